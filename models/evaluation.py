@@ -1,0 +1,170 @@
+"""The network and every baseline on the last four horizons before as_of, each with choices made on the other three."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from datetime import date
+
+import torch
+from torch import Tensor
+
+from models.baselines import BASELINES
+from models.graph import Graph
+from models.metrics import METRICS, coverage, hits
+from models.network import LISTS, Network
+from models.network_ranker import NetworkRanker
+from models.ranking import Ranker, top_k
+from models.settings import ModelSettings
+from models.training import Progress, fit
+
+MOST_HOLDOUTS = 4
+MODEL = "almanac"
+
+
+@dataclass(frozen=True)
+class MetricRow:
+    """One measured value; `users` had something to find."""
+
+    list_name: str
+    ranker: str
+    holdout_date: date
+    metric: str
+    value: float
+    users: int
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What the holdouts measured and chose. Per list, all tensors of `user_ndcg` are aligned with `user_index`."""
+
+    k: int
+    repeats: bool
+    holdout_dates: tuple[date, ...]  # oldest first; empty where the history is too short
+    rows: tuple[MetricRow, ...]
+    user_index: dict[str, Tensor]  # list → int64 [N], one entry per user and holdout
+    user_ndcg: dict[str, dict[str, Tensor]]  # list → ranker → float32 [N]
+    epochs: int  # of the network to publish
+    options: dict[str, dict[str, float]]  # list → baseline → half-life in days (epochs for repeat_trend)
+
+
+@dataclass(frozen=True)
+class Holdout:
+    """One horizon: the graph at its start, and what known users then did with known items."""
+
+    graph: Graph
+    users: dict[str, Tensor]  # list → int64 [U], ascending, those with something to find
+    truth: dict[str, tuple[Tensor, Tensor]]  # list → user_index, item_index
+
+
+@dataclass
+class Trials:
+    """Metrics of one ranker: option → list → one dict per holdout of per-user values."""
+
+    measured: dict[float, dict[str, list[dict[str, Tensor]]]] = field(default_factory=dict)
+
+    def add(self, option: float, list_name: str, metrics: dict[str, Tensor]) -> None:
+        self.measured.setdefault(option, {}).setdefault(list_name, []).append(metrics)
+
+    def best(self, lists: tuple[str, ...], holdouts: list[int]) -> float:
+        """The option with the best NDCG over these lists (each relative to its best) and holdouts; ties: the first."""
+        total = torch.zeros(len(self.measured), dtype=torch.float64)
+        for list_name in lists:
+            trials = [option[list_name] for option in self.measured.values()]
+            pooled = torch.stack([torch.cat([trial[h]["ndcg"] for h in holdouts]).double().mean() for trial in trials])
+            total += pooled / pooled.max().clamp(min=1e-12)
+        return list(self.measured)[int(total.argmax())]
+
+
+def evaluate(
+    graph: Graph, horizon_days: int, repeats: bool, settings: ModelSettings, k: int = 20, progress: Progress | None = None
+) -> Evaluation:
+    """Trains once before the first holdout, refreshes the graph at each, and measures NDCG and more at k.
+
+    Every choice (epochs, half-life) that a holdout is measured with was made on the other holdouts. progress is called
+    with (rankers and epochs done, in all).
+    """
+    holdouts, back_days = _holdouts(graph, horizon_days)
+    contenders = [name for name, baseline in BASELINES.items() if graph.item_count <= baseline.most_items]
+    trials = {name: Trials() for name in (MODEL, *contenders)}
+    done, total = 0, settings.epochs + len(contenders)
+
+    def step() -> None:
+        nonlocal done
+        done += 1
+        if progress:
+            progress(done, total)
+
+    def measure(name: str, option: float, refresh: Callable[[Graph], Ranker]) -> None:
+        for holdout in holdouts:
+            ranker = refresh(holdout.graph)
+            for list_name in LISTS:
+                trials[name].add(option, list_name, _metrics(ranker, holdout, list_name, repeats, k))
+
+    def on_epoch(epoch: int, network: Network) -> None:
+        measure(MODEL, epoch, lambda now: NetworkRanker(network, now))
+        step()
+
+    if holdouts:
+        before = graph.back(back_days)
+        fit(before, horizon_days, settings, epochs=settings.epochs, on_epoch=on_epoch)
+        for name in contenders:
+            for option in BASELINES[name].options:
+                measure(name, option, BASELINES[name].fit(before, horizon_days, settings, option))
+            step()
+    return _chosen(holdouts, trials, k, repeats, settings)
+
+
+def _holdouts(graph: Graph, horizon_days: int) -> tuple[list[Holdout], int]:
+    """As many of the last four horizons as leave one horizon to learn and one of history before the first."""
+    oldest = int(graph.interactions.age_days.max()) if len(graph.interactions.age_days) else 0
+    count = max(0, min(MOST_HOLDOUTS, oldest // horizon_days - 2))
+    holdouts = [_holdout(graph, horizon_days, number * horizon_days) for number in range(count, 0, -1)]
+    return [holdout for holdout in holdouts if all(len(users) for users in holdout.users.values())], count * horizon_days
+
+
+def _holdout(graph: Graph, horizon_days: int, back_days: int) -> Holdout:
+    now = graph.back(back_days)
+    user, item = graph.targets(horizon_days, back_days)
+    events = now.interactions
+    kept = torch.isin(user, events.user_index) & now.live_items[item]
+    user, item = user[kept], item[kept]
+    new = ~torch.isin(user * graph.item_count + item, events.user_index * graph.item_count + events.item_index)
+    truth = {"for_you": (user, item), "discover": (user[new], item[new])}
+    return Holdout(now, {name: torch.unique(pair[0]) for name, pair in truth.items()}, truth)
+
+
+def _metrics(ranker: Ranker, holdout: Holdout, list_name: str, repeats: bool, k: int) -> dict[str, Tensor]:
+    truth = "discover" if not repeats else list_name
+    users, (truth_user, truth_item) = holdout.users[truth], holdout.truth[truth]
+    items, _ = top_k(ranker, holdout.graph, users, k, list_name, repeats)
+    hit, count = hits(items, users, truth_user, truth_item, holdout.graph.item_count)
+    values = {name: metric(hit, count).cpu() for name, metric in METRICS.items()}
+    return values | {"coverage": torch.tensor([coverage(items, int(holdout.graph.live_items.sum()))])}
+
+
+def _chosen(holdouts: list[Holdout], trials: dict[str, Trials], k: int, repeats: bool, settings: ModelSettings) -> Evaluation:
+    everyone = list(range(len(holdouts)))
+    rows, user_ndcg, options = [], {name: {} for name in LISTS}, {name: {} for name in LISTS}
+    for list_name in LISTS if holdouts else ():
+        for ranker, trial in trials.items():
+            judged = LISTS if ranker == MODEL else (list_name,)
+            options[list_name][ranker] = trial.best(judged, everyone)
+            ndcg = []
+            for number in everyone:
+                others = [other for other in everyone if other != number] or everyone
+                measured = trial.measured[trial.best(judged, others)][list_name][number]
+                ndcg.append(measured["ndcg"])
+                for metric, values in measured.items():
+                    day = holdouts[number].graph.as_of
+                    rows.append(MetricRow(list_name, ranker, day, metric, float(values.mean()), len(measured["ndcg"])))
+            user_ndcg[list_name][ranker] = torch.cat(ndcg)
+    epochs = int(options[LISTS[0]].get(MODEL, settings.epochs))
+    for chosen in options.values():
+        chosen.pop(MODEL, None)
+    users = {
+        name: torch.cat([holdout.users[name if repeats else "discover"] for holdout in holdouts]).cpu()
+        for name in (LISTS if holdouts else ())
+    }
+    days = tuple(holdout.graph.as_of for holdout in holdouts)
+    return Evaluation(k, repeats, days, tuple(rows), users, user_ndcg, epochs, options)

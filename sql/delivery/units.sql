@@ -1,0 +1,58 @@
+-- One row per delivery unit (file and date) of one table, and what this run has to do with it.
+-- A unit of a delivered file that the file no longer holds is 'gone'. Units dated on or after as_of are not looked at.
+-- A unit replaced by another file's day stays 'unchanged' while its own content does: old files do not win their day back.
+-- key: table_name, source_file, delivery_date
+with counted as (
+    select *
+    from delivery.counts
+    where
+        table_name = getvariable('table_name')
+        and (delivery_date is null or delivery_date < getvariable('as_of'))
+),
+
+known as (
+    select *
+    from raw.deliveries
+    where
+        table_name = getvariable('table_name')
+        and (delivery_date is null or delivery_date < getvariable('as_of'))
+        and source_file in (select source_file from delivery.counts where table_name = getvariable('table_name'))
+    qualify row_number() over (partition by source_file, delivery_date order by loaded_at desc, version desc) = 1
+),
+
+joined as (
+    select
+        coalesce(counted.source_file, known.source_file) as source_file,
+        coalesce(counted.delivery_date, known.delivery_date) as delivery_date,
+        coalesce(counted.row_count, 0) as row_count,
+        hashes.content_hash,
+        known.row_count as known_row_count,
+        known.content_hash as known_hash,
+        coalesce(known.version, 0) as known_version,
+    from counted
+    full outer join known
+        on
+            counted.source_file = known.source_file
+            and counted.delivery_date is not distinct from known.delivery_date
+    left join delivery.hashes
+        on
+            counted.source_file = hashes.source_file
+            and counted.delivery_date is not distinct from hashes.delivery_date
+)
+
+select
+    getvariable('table_name') as table_name,
+    source_file,
+    delivery_date,
+    row_count,
+    content_hash,
+    known_version,
+    case
+        when known_row_count is null then 'new'
+        when row_count = 0 and known_row_count = 0 then 'unchanged'
+        when row_count = 0 then 'gone'
+        when row_count = known_row_count and (content_hash is null or content_hash = known_hash) then 'unchanged'
+        else 'changed'
+    end as status,
+from joined
+order by source_file, delivery_date

@@ -1,0 +1,35 @@
+-- One row per user, item, event type and day before as_of.
+-- key: user_index, item_index, event_type, event_date
+-- age_days is at least 1; phases run 0..1 over the year and the week (Monday = 0).
+with edges as (
+    select
+        user_id,
+        item_id,
+        event_type,
+        event_date,
+        count(*) as event_count,
+    from staging.interactions
+    group by user_id, item_id, event_type, event_date
+),
+
+strengths as (
+    select
+        unnest(map_keys(getvariable('event_strength'))) as event_type,
+        unnest(map_values(getvariable('event_strength'))) as strength,
+)
+
+select
+    user_nodes.user_index,
+    item_nodes.item_index,
+    edges.event_type,
+    edges.event_date,
+    edges.event_count,
+    cast(getvariable('as_of') - edges.event_date as integer) as age_days,
+    cast(strengths.strength as float) as strength,
+    cast((dayofyear(edges.event_date) - 1) / 365.25 as float) as year_phase,
+    cast((isodow(edges.event_date) - 1) / 7 as float) as week_phase,
+from edges
+inner join graph.user_nodes using (user_id)
+inner join graph.item_nodes using (item_id)
+inner join strengths using (event_type)
+order by user_index, item_index, age_days, event_type

@@ -1,0 +1,51 @@
+-- One row per product and day on which the words of its description or its price band changed.
+-- Only sold lines count: the text of write-offs ('damaged', 'check') is no description. A band is a doubling of the price.
+with lines as (
+    select
+        upper(trim("StockCode")) as item_id,
+        try_cast(try_cast("InvoiceDate" as timestamp) as date) as valid_from,
+        trim("Description") as description,
+        try_cast("Price" as double) as price,
+        parse_filename(filename) as source_file,
+        file_row_number as source_row,
+    from read_parquet(getvariable('input') || '/*.parquet', filename = true, file_row_number = true)
+    where
+        "Customer ID" is not null
+        and "Invoice" not like 'C%'
+        and try_cast("Quantity" as bigint) > 0
+        and try_cast("Price" as double) > 0
+),
+
+days as (
+    select
+        item_id,
+        valid_from,
+        max_by(description, source_row) as description,
+        cast(floor(log2(median(price))) as integer) as price_band,
+        max_by(source_file, source_row) as source_file,
+        max(source_row) as source_row,
+    from lines
+    where regexp_matches(item_id, '^\d{5}') and valid_from is not null and nullif(description, 'nan') is not null
+    group by item_id, valid_from
+),
+
+changes as (
+    select *
+    from days
+    qualify
+        (description, price_band) is distinct from lag((description, price_band)) over (
+            partition by item_id order by valid_from
+        )
+)
+
+select
+    item_id,
+    valid_from,
+    cast(null as date) as valid_to,
+    description,
+    list_sort(list_distinct(regexp_extract_all(lower(description), '[a-z]{3,}'))) as word,
+    cast(price_band as varchar) as price_band,
+    cast(null as varchar) as excluded_because,
+    source_file,
+    source_row,
+from changes

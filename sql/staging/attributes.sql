@@ -1,0 +1,76 @@
+-- One row per user or item, attribute and value known before as_of: text and each member of a list is a category, a number
+-- stays a number, a date becomes its age in days. `since` is the first day this value was known (null = undated).
+-- key: node_kind, node_id, attribute, category
+with versions as (
+    select
+        'user' as node_kind,
+        user_id as node_id,
+        valid_from,
+        to_json(users) as fields,
+        row_number() over (partition by user_id order by valid_from desc nulls last, source_file, source_row) as recency,
+    from raw.users as users
+    where superseded_at is null and excluded_because is null
+    and (valid_from is null or valid_from < getvariable('as_of'))
+    union all
+    select
+        'item' as node_kind,
+        item_id as node_id,
+        valid_from,
+        to_json(items) as fields,
+        row_number() over (partition by item_id order by valid_from desc nulls last, source_file, source_row) as recency,
+    from raw.items as items
+    where superseded_at is null and excluded_because is null
+    and (valid_from is null or valid_from < getvariable('as_of'))
+),
+
+fields as (
+    select
+        versions.node_kind,
+        versions.node_id,
+        versions.valid_from,
+        versions.recency,
+        field.key as attribute,
+        field.type as json_type,
+        unnest(
+            case field.type
+                when 'ARRAY' then json_extract_string(field.value, '$[*]')
+                else [json_extract_string(field.value, '$')]
+            end
+        ) as value,
+    from versions, json_each(versions.fields) as field
+    where
+        field.type not in ('NULL', 'OBJECT')
+        and field.key not in (
+            'user_id', 'item_id', 'valid_from', 'valid_to', 'excluded_because', 'source_file', 'source_row', 'loaded_at',
+            'superseded_at'
+        )
+),
+
+typed as (
+    select
+        node_kind,
+        node_id,
+        attribute,
+        valid_from,
+        recency,
+        case
+            when json_type in ('DOUBLE', 'BIGINT', 'UBIGINT') then try_cast(value as double)
+            when json_type = 'VARCHAR' and regexp_full_match(value, '\d{4}-\d{2}-\d{2}.*')
+                then getvariable('as_of') - try_cast(value[:10] as date)
+        end as number,
+        case when number is null then trim(value) end as category,
+    from fields
+)
+
+select
+    node_kind,
+    node_id,
+    attribute,
+    category,
+    any_value(number order by recency) as number,
+    case when count(*) = count(valid_from) then min(valid_from) end as since,
+from typed
+where category != '' or isfinite(number)
+group by node_kind, node_id, attribute, category
+having min(recency) = 1
+order by node_kind, node_id, attribute, category

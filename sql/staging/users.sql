@@ -1,0 +1,43 @@
+-- One row per user known before as_of, with the newest attributes known by then.
+-- key: user_id
+with versions as (
+    select *
+    from raw.users
+    where
+        superseded_at is null
+        and excluded_because is null
+        and (valid_from is null or valid_from < getvariable('as_of'))
+),
+
+attributes as (
+    select
+        user_id,
+        * exclude (user_id, valid_from, excluded_because, source_file, source_row, loaded_at, superseded_at),
+    from versions
+    qualify row_number() over (partition by user_id order by valid_from desc nulls last, source_file, source_row) = 1
+),
+
+known as (
+    select
+        user_id,
+        min(coalesce(valid_from, '-infinity')) as valid_from,
+    from (
+        select
+            user_id,
+            valid_from,
+        from versions
+        union all
+        select
+            user_id,
+            event_date as valid_from,
+        from staging.interactions
+    )
+    group by user_id
+)
+
+select
+    known.user_id,
+    known.valid_from,
+    attributes.* exclude (user_id),
+from known
+left join attributes using (user_id)

@@ -1,0 +1,241 @@
+"""From a source's files to `raw.*`: land what is new, load what passed, account for every row read."""
+
+from __future__ import annotations
+
+from datetime import date, datetime
+from pathlib import Path
+
+import duckdb
+from duckdb import DuckDBPyConnection
+
+from tasks.errors import ContractError, RejectLimitError, RunError
+from tasks.sources import CONTRACTS, DATE_COLUMN, PROVENANCE, Source
+from tasks.warehouse import (
+    SQL,
+    append,
+    open_input,
+    open_warehouse,
+    quoted,
+    read_select,
+    scalar,
+    set_variables,
+    supersede,
+    transaction,
+)
+
+BATCH_ROWS = 200_000
+
+
+def land(home: Path, source: Source, input_root: Path, as_of: date) -> dict[str, int]:
+    """Reads every adapter into `delivery.*` without changing a durable table; returns new or changed rows by table.
+
+    Rows dated on or after `as_of` are counted and left in the files. Raises `ContractError` when a file, a column or a type
+    is missing.
+    """
+    new_rows = {}
+    with open_warehouse(home) as warehouse, open_input(input_root, home) as adapter:
+        _start_delivery(warehouse)
+        for table, path in source.selects.items():
+            _open_adapter(adapter, table, read_select(path, adapter), path)
+            _land_table(warehouse, adapter, table, source, as_of)
+            new_rows[table] = scalar(warehouse, f"select count(*) from delivery.new_{table}")
+    return new_rows
+
+
+def load(home: Path, source: Source, as_of: date, loaded_at: datetime, run_id: str) -> list[tuple]:
+    """Moves landed rows to `raw.*` or `quarantine.rows` in one transaction and returns the accounting rows.
+
+    Raises `RejectLimitError` before anything changes when too many rows are broken, `RunError` when counts do not add up.
+    """
+    with open_warehouse(home) as warehouse:
+        set_variables(warehouse, as_of=as_of, loaded_at=loaded_at, delivery=source.delivery)
+        with transaction(warehouse):
+            for table in source.selects:
+                _refuse_too_many_rejects(warehouse, table, source)
+                _load_table(warehouse, table, source, loaded_at)
+            accounting = read_select(SQL / "delivery/accounting.sql", warehouse)
+            append(warehouse, "mart.accounting", f"select $run_id as run_id, * from ({accounting})", run_id=run_id)
+            _check_accounting(warehouse, run_id)
+            _check_raw(warehouse, source)
+        rows = "select table_name, source_file, fate, rule, row_count from mart.accounting where run_id = $run_id"
+        return warehouse.execute(rows, {"run_id": run_id}).fetchall()
+
+
+def source_snapshot(warehouse: DuckDBPyConnection, as_of: date) -> str:
+    """A hash of every delivery unit a run for `as_of` rests on: equal inputs have equal snapshots."""
+    return scalar(
+        warehouse,
+        "select md5(coalesce(string_agg(concat_ws('|', table_name, source_file, delivery_date, row_count, content_hash),"
+        " chr(10) order by table_name, source_file, delivery_date), '')) from raw.deliveries"
+        " where superseded_at is null and (delivery_date is null or delivery_date < $as_of)",
+        as_of=as_of,
+    )
+
+
+def _start_delivery(warehouse: DuckDBPyConnection) -> None:
+    warehouse.execute(
+        "create or replace table delivery.counts"
+        " (table_name varchar, source_file varchar, delivery_date date, row_count bigint)"
+    )
+    warehouse.execute(
+        "create or replace table delivery.failures"
+        " (table_name varchar, source_file varchar, source_row bigint, rule varchar, reason varchar)"
+    )
+    warehouse.execute(
+        "create table if not exists raw.deliveries (table_name varchar, source_file varchar, delivery_date date,"
+        " version integer, row_count bigint, content_hash varchar, fates map(varchar, ubigint),"
+        " loaded_at timestamp, superseded_at timestamp)"
+    )
+    warehouse.execute(
+        "create table if not exists quarantine.rows (table_name varchar, source_file varchar, source_row bigint,"
+        " delivery_date date, rule varchar, reason varchar, raw_text varchar, first_seen_at timestamp,"
+        " superseded_at timestamp)"
+    )
+    warehouse.execute("drop table if exists delivery.units")
+    provenance = {name: kind for name, kind in PROVENANCE.items() if name != "raw_text"}
+    for table, contract in CONTRACTS.items():
+        columns = contract | provenance | {"loaded_at": "TIMESTAMP", "superseded_at": "TIMESTAMP"}
+        listed = ", ".join(f"{name} {kind}" for name, kind in columns.items())
+        warehouse.execute(f"create table if not exists raw.{table} ({listed})")
+
+
+def _open_adapter(adapter: DuckDBPyConnection, table: str, query: str, path: Path) -> None:
+    """Makes the SELECT a view of the adapter's connection and checks its columns against the contract."""
+    try:
+        found = {row[0]: row[1] for row in adapter.execute(f"describe {query}").fetchall()}
+    except duckdb.Error as error:
+        raise ContractError(f"{path.parent.name}/{path.name} cannot read the input: {error}") from error
+    found.setdefault("raw_text", "VARCHAR")
+    for column, kind in (CONTRACTS[table] | PROVENANCE).items():
+        if found.get(column) != kind:
+            raise ContractError(f"{path}: column {column} must be {kind}, found {found.get(column, 'nothing')}")
+    raw_text = "" if "raw_text" in query else ", cast(null as varchar) as raw_text"
+    adapter.execute(f"create view {table} as select *{raw_text}, {DATE_COLUMN[table]} as delivery_date from ({query})")
+
+
+def _land_table(
+    warehouse: DuckDBPyConnection, adapter: DuckDBPyConnection, table: str, source: Source, as_of: date
+) -> None:
+    """Counts all rows of a table, lands those that may be new, and sorts its units into new, changed, unchanged, gone."""
+    set_variables(adapter, adapter=table)
+    counts = adapter.sql(read_select(SQL / "delivery/counts.sql", adapter)).to_arrow_table()
+    warehouse.register("counted", counts)
+    warehouse.execute(f"insert into delivery.counts by name select '{table}' as table_name, * from counted")
+    warehouse.unregister("counted")
+
+    wanted = "delivery_date is null or delivery_date < $as_of"
+    if source.look_back_days is not None:
+        adapter.register("to_land", _units_to_land(warehouse, table, source.look_back_days, as_of))
+        wanted = "delivery_date is null or (delivery_date < $as_of and (source_file, delivery_date) in (from to_land))"
+    landing = adapter.sql(f"select * from {table} where {wanted}", params={"as_of": as_of})
+    warehouse.register("landing", landing.to_arrow_reader(BATCH_ROWS))
+    warehouse.execute(f"create or replace table delivery.{table} as from landing")
+    warehouse.unregister("landing")
+
+    set_variables(warehouse, as_of=as_of, table_name=table, landed=f"delivery.{table}")
+    hashes = read_select(SQL / "delivery/hashes.sql", warehouse)
+    warehouse.execute(f"create or replace table delivery.hashes as {hashes}")
+    append(warehouse, "delivery.units", read_select(SQL / "delivery/units.sql", warehouse))
+    candidates = read_select(SQL / "delivery/candidates.sql", warehouse)
+    warehouse.execute(f"create or replace table delivery.new_{table} as {candidates}")
+
+
+def _units_to_land(warehouse: DuckDBPyConnection, table: str, look_back_days: int, as_of: date):
+    """Units inside the look-back window, undated, or whose row count differs from the one on record (Arrow)."""
+    return warehouse.sql(
+        "select source_file, delivery_date from delivery.counts left join ("
+        "  select source_file, delivery_date, arg_max(row_count, version) as known from raw.deliveries"
+        "  where table_name = $table_name group by all) using (source_file, delivery_date)"
+        " where table_name = $table_name and (known is null or known != row_count or delivery_date >= ("
+        "  select max(delivery_date) - $look_back_days from raw.deliveries"
+        "  where table_name = $table_name and delivery_date < $as_of))",
+        params={"table_name": table, "look_back_days": look_back_days, "as_of": as_of},
+    ).to_arrow_table()
+
+
+def _refuse_too_many_rejects(warehouse: DuckDBPyConnection, table: str, source: Source) -> None:
+    read = scalar(warehouse, f"select count(*) from delivery.{table}")
+    broken = "select count(distinct (source_file, source_row)) from delivery.failures where table_name = $t"
+    rejected = scalar(warehouse, broken, t=table)
+    if read and rejected / read > source.max_reject_share:
+        top = warehouse.execute(
+            "select rule, count(*) from delivery.failures where table_name = $t group by 1 order by 2 desc limit 3",
+            {"t": table},
+        ).fetchall()
+        rules = ", ".join(f"{rule} ({count:,} rows)" for rule, count in top)
+        raise RejectLimitError(
+            f"{table}: {rejected:,} of {read:,} rows ({rejected / read:.2%}) are broken, allowed are "
+            f"{source.max_reject_share:.2%}: {rules}. Nothing was changed. Look at delivery.failures in the warehouse, "
+            f"then fix the files or raise max_reject_share in {source.folder / 'source.toml'}"
+        )
+
+
+def _load_table(warehouse: DuckDBPyConnection, table: str, source: Source, loaded_at: datetime) -> None:
+    set_variables(warehouse, table_name=table, landed=f"delivery.{table}")
+    fated = read_select(SQL / "delivery/fated.sql", warehouse)
+    warehouse.execute(f"create or replace temp view fated as {fated}")
+    units = f"select source_file, delivery_date from delivery.units where table_name = '{table}' and status != 'unchanged'"
+    if source.delivery == "full_day":  # whatever other files brought for these days is replaced too
+        units = (
+            f"select distinct old.source_file, old.delivery_date from raw.deliveries as old join ({units}) as new"
+            f" on old.delivery_date = new.delivery_date where old.table_name = '{table}' union {units}"
+        )
+    supersede(warehouse, f"raw.{table}", DATE_COLUMN[table], units, loaded_at)
+    for ledger in ("quarantine.rows", "raw.deliveries"):
+        supersede(warehouse, ledger, "delivery_date", units, loaded_at, f"old.table_name = '{table}'")
+
+    append(
+        warehouse,
+        f"raw.{table}",
+        "select * exclude (delivery_date, raw_text, rule, reason, fate) from fated where rule is null",
+    )
+    append(
+        warehouse,
+        "quarantine.rows",
+        f"select '{table}' as table_name, source_file, source_row, delivery_date, rule, reason,"
+        f" coalesce(raw_text, {_row_as_text(table)}) as raw_text, loaded_at as first_seen_at, superseded_at"
+        " from fated where rule is not null order by source_file, source_row",
+    )
+    append(
+        warehouse,
+        "raw.deliveries",
+        "select units.table_name, units.source_file, units.delivery_date, known_version + 1 as version, units.row_count,"
+        " content_hash, fates, getvariable('loaded_at') as loaded_at, landed.superseded_at"
+        " from delivery.units left join (select source_file, delivery_date, histogram(fate) as fates,"
+        "  max(superseded_at) as superseded_at from fated group by all) as landed"
+        " on units.source_file = landed.source_file and units.delivery_date is not distinct from landed.delivery_date"
+        f" where table_name = '{table}' and status != 'unchanged'",
+    )
+
+
+def _row_as_text(table: str) -> str:
+    """SQL that writes the contract columns of a row as JSON."""
+    fields = ", ".join(f"{quoted(column)} := {quoted(column)}" for column in CONTRACTS[table])
+    return f"cast(to_json(struct_pack({fields})) as varchar)"
+
+
+def _check_accounting(warehouse: DuckDBPyConnection, run_id: str) -> None:
+    """read = loaded + unchanged + excluded + deferred + quarantined, for every file."""
+    wrong = warehouse.execute(
+        "select table_name, source_file, read, settled from"
+        " (select table_name, source_file, sum(row_count) as read from delivery.counts group by all)"
+        " full outer join (select table_name, source_file, sum(row_count) as settled from mart.accounting"
+        "  where run_id = $run_id group by all) using (table_name, source_file) where read is distinct from settled",
+        {"run_id": run_id},
+    ).fetchall()
+    if wrong:
+        raise RunError(f"rows read and rows accounted for differ (table, file, read, accounted): {wrong}")
+
+
+def _check_raw(warehouse: DuckDBPyConnection, source: Source) -> None:
+    """What the ledger says was kept or excluded is what lies in `raw.*`."""
+    for table in source.selects:
+        ledger = scalar(
+            warehouse,
+            "select coalesce(sum(value), 0) from (select unnest(map_entries(fates), recursive := true)"
+            " from raw.deliveries where table_name = $t and superseded_at is null) where key not like 'quarantined:%'",
+            t=table,
+        )
+        current = scalar(warehouse, f"select count(*) from raw.{table} where superseded_at is null")
+        if ledger != current:
+            raise RunError(f"raw.{table} holds {current:,} current rows, its deliveries say {ledger:,}")

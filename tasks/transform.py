@@ -1,0 +1,29 @@
+"""From `raw.*` to `staging.*` to `graph.*`: each table is one SELECT file."""
+
+from __future__ import annotations
+
+from datetime import date
+from pathlib import Path
+
+from tasks.sources import Source
+from tasks.warehouse import build, open_warehouse, set_variables
+
+STAGING = ("interactions", "users", "items", "facts", "links", "attributes")
+GRAPH = ("user_nodes", "item_nodes", "entity_nodes", "interaction_edges", "knowledge_edges", "social_edges", "features")
+
+
+def build_staging(home: Path, source: Source, as_of: date) -> dict[str, int]:
+    """Rebuilds `staging.*` from what was known before `as_of`; returns rows by table."""
+    with open_warehouse(home) as warehouse:
+        set_variables(warehouse, as_of=as_of, natural_key=list(source.natural_key))
+        return {table: build(warehouse, f"staging.{table}") for table in STAGING}
+
+
+def build_graph(home: Path, source: Source, as_of: date) -> dict[str, int]:
+    """Rebuilds `graph.*` from `staging.*`; returns rows by table."""
+    with open_warehouse(home) as warehouse:
+        set_variables(warehouse, as_of=as_of, segment_column=source.segment_column or "")
+        strengths = "set variable event_strength = map_from_entries(list_zip($types, $strengths))"
+        types, values = list(source.event_strength), list(source.event_strength.values())
+        warehouse.execute(strengths, {"types": types, "strengths": values})
+        return {table: build(warehouse, f"graph.{table}") for table in GRAPH}

@@ -1,0 +1,171 @@
+"""DuckDB: connections, the SELECT files under sql/, and the two verbs by which durable tables change.
+
+A connection is opened late and closed early. Parameters reach a SELECT as DuckDB session variables, so every file also runs
+in the DuckDB shell after `set variable as_of = date '2011-08-08'`.
+"""
+
+from __future__ import annotations
+
+import fcntl
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import duckdb
+import pyarrow as pa
+from duckdb import DuckDBPyConnection
+
+from tasks.errors import AlmanacError, ContractError, UsageError
+
+SQL = Path(__file__).resolve().parent.parent / "sql"
+SCHEMAS = ("delivery", "raw", "quarantine", "staging", "graph", "scored", "mart")
+
+
+@contextmanager
+def connect(
+    path: Path | None = None, *, memory_limit: str = "2GB", temp_directory: Path | None = None, read_only: bool = False
+) -> Iterator[DuckDBPyConnection]:
+    """A DuckDB connection in UTC that needs no extension download; `path` None means in memory.
+
+    Raises `AlmanacError` with the holder's process id when another process has the file open.
+    """
+    config = {"memory_limit": memory_limit, "autoinstall_known_extensions": "false"}
+    if path is not None or temp_directory is not None:
+        config["temp_directory"] = str(temp_directory or Path(str(path)).parent / "spill")
+    try:
+        connection = duckdb.connect(str(path or ":memory:"), read_only=read_only, config=config)
+    except duckdb.IOException as error:
+        raise AlmanacError(f"{path} cannot be opened: {error}") from error
+    try:
+        connection.execute("set timezone = 'UTC'")
+        yield connection
+    finally:
+        connection.close()
+
+
+@contextmanager
+def open_warehouse(home: Path, memory_limit: str = "2GB") -> Iterator[DuckDBPyConnection]:
+    """The home's `warehouse.duckdb`, with its schemas."""
+    with connect(home / "warehouse.duckdb", memory_limit=memory_limit) as warehouse:
+        for schema in SCHEMAS:
+            warehouse.execute(f"create schema if not exists {schema}")
+        yield warehouse
+
+
+@contextmanager
+def open_input(input_root: Path, home: Path) -> Iterator[DuckDBPyConnection]:
+    """An in-memory connection for a source's SELECTs: it reads below `input_root` and `home` and nothing else.
+
+    Configuration is locked, extensions stay out, and the only variable set is `input`.
+    """
+    with connect() as adapter:
+        adapter.execute("set variable input = $input", {"input": str(input_root)})
+        adapter.execute("set allowed_directories = $roots", {"roots": [f"{input_root}/", f"{home}/"]})
+        adapter.execute("set autoload_known_extensions = false")
+        adapter.execute("set enable_external_access = false")
+        adapter.execute("set lock_configuration = true")
+        yield adapter
+
+
+@contextmanager
+def exclusive(home: Path) -> Iterator[None]:
+    """Holds `<home>/lock` for as long as this process writes; the kernel frees it when the process dies."""
+    home.mkdir(parents=True, exist_ok=True)
+    with (home / "lock").open("a") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise UsageError(f"another run is writing to {home}; wait for it to end, then try again") from error
+        yield
+
+
+def read_select(path: Path, connection: DuckDBPyConnection) -> str:
+    """The text of a file that must hold one SELECT and nothing else (`ContractError` otherwise)."""
+    text = path.read_text()
+    try:
+        statements = connection.extract_statements(text)
+    except duckdb.Error as error:
+        raise ContractError(f"{path} is not valid SQL: {error}") from error
+    if [statement.type for statement in statements] != [duckdb.StatementType.SELECT]:
+        raise ContractError(f"{path} must hold exactly one SELECT")
+    return text.strip().rstrip(";")
+
+
+def set_variables(connection: DuckDBPyConnection, **variables: object) -> None:
+    """Sets session variables that SELECT files read with `getvariable`."""
+    for name, value in variables.items():
+        connection.execute(f"set variable {name} = $value", {"value": value})
+
+
+def select(connection: DuckDBPyConnection, name: str, **variables: object) -> pa.Table:
+    """The result of `sql/<name>.sql` as an Arrow table."""
+    set_variables(connection, **variables)
+    return connection.sql(read_select(SQL / f"{name}.sql", connection)).to_arrow_table()
+
+
+def build(connection: DuckDBPyConnection, table: str, **variables: object) -> int:
+    """Rebuilds `<schema>.<table>` from `sql/<schema>/<table>.sql`; returns its row count."""
+    set_variables(connection, **variables)
+    query = read_select(SQL / f"{table.replace('.', '/')}.sql", connection)
+    connection.execute(f"create or replace table {table} as {query}")
+    return scalar(connection, f"select count(*) from {table}")
+
+
+def scalar(connection: DuckDBPyConnection, query: str, **parameters: object):
+    """The single value of a one-row query; None when there is no row."""
+    rows = connection.execute(query, parameters or None).fetchall()
+    return rows[0][0] if rows else None
+
+
+def exists(connection: DuckDBPyConnection, table: str) -> bool:
+    """Whether `<schema>.<table>` is there."""
+    schema, name = table.split(".")
+    found = "select count(*) from information_schema.tables where table_schema = $schema and table_name = $name"
+    return scalar(connection, found, schema=schema, name=name) > 0
+
+
+def append(connection: DuckDBPyConnection, table: str, query: str, **parameters: object) -> None:
+    """Inserts the rows of a SELECT by column name; the table, and columns new to it, are made first."""
+    connection.execute(f"create table if not exists {table} as select * from ({query}) limit 0", parameters or None)
+    known = {row[0] for row in connection.execute(f"describe {table}").fetchall()}
+    for column, kind, *_ in connection.execute(f"describe {query}", parameters or None).fetchall():
+        if column not in known:
+            connection.execute(f"alter table {table} add column {quoted(column)} {kind}")
+    connection.execute(f"insert into {table} by name {query}", parameters or None)
+
+
+def quoted(identifier: str) -> str:
+    """A column name as SQL writes it, whatever characters a file gave it."""
+    return '"' + identifier.replace('"', '""') + '"'
+
+
+def replace_partition(connection: DuckDBPyConnection, table: str, query: str, **partition: object) -> None:
+    """Makes the rows of a SELECT the whole content of a partition, e.g. `as_of=…`. Call inside `transaction`."""
+    if exists(connection, table):
+        condition = " and ".join(f"{column} is not distinct from ${column}" for column in partition)
+        connection.execute(f"delete from {table} where {condition}", partition)
+    append(connection, table, query)
+
+
+def supersede(
+    connection: DuckDBPyConnection, table: str, date_column: str, units: str, at: object, condition: str = "true"
+) -> None:
+    """Marks the current rows of delivery units as replaced `at` that time; `units` is a SELECT of source_file and date."""
+    connection.execute(
+        f"update {table} as old set superseded_at = $at from ({units}) as unit where old.superseded_at is null "
+        f"and old.source_file = unit.source_file and old.{date_column} is not distinct from unit.delivery_date"
+        f" and {condition}",
+        {"at": at},
+    )
+
+
+@contextmanager
+def transaction(connection: DuckDBPyConnection) -> Iterator[None]:
+    """All or nothing."""
+    connection.execute("begin")
+    try:
+        yield
+    except BaseException:
+        connection.execute("rollback")
+        raise
+    connection.execute("commit")
