@@ -10,8 +10,8 @@ from torch import Tensor
 
 from models.graph import Graph
 from models.kernels import YEAR_CONCENTRATION, decay, middle_of, phase_match, year_phase
-from models.network_ranker import NetworkRanker
 from models.neighbours import Neighbours, ease_weights, knn_weights
+from models.network_ranker import NetworkRanker
 from models.propagation import offsets, ranges
 from models.ranking import Ranker
 from models.settings import ModelSettings
@@ -83,7 +83,9 @@ def segment_popularity(graph: Graph, phase: bool = True) -> Popularity:
         weight = weight + phase_match(events.year_phase, coming, YEAR_CONCENTRATION)
     segments = int(graph.user_segment.max()) + 1 if graph.user_count else 1
     group = graph.user_segment[events.user_index] * graph.item_count + events.item_index
-    scores = torch.zeros(segments * graph.item_count, device=weight.device).index_add_(0, group, weight * events.strength)
+    scores = torch.zeros(segments * graph.item_count, device=weight.device).index_add_(
+        0, group, weight * events.strength
+    )
     scores = scores.view(segments, -1)
     return Popularity("segment_popularity", "segment", scores + 0.1 * scores.sum(0), graph.user_segment)
 

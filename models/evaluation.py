@@ -77,7 +77,12 @@ class Trials:
 
 
 def evaluate(
-    graph: Graph, horizon_days: int, repeats: bool, settings: ModelSettings, k: int = 20, progress: Progress | None = None
+    graph: Graph,
+    horizon_days: int,
+    repeats: bool,
+    settings: ModelSettings,
+    k: int = 20,
+    progress: Progress | None = None,
 ) -> Evaluation:
     """Trains once before the first holdout, refreshes the graph at each, and measures NDCG and more at k.
 
@@ -120,7 +125,9 @@ def _holdouts(graph: Graph, horizon_days: int) -> tuple[list[Holdout], int]:
     oldest = int(graph.interactions.age_days.max()) if len(graph.interactions.age_days) else 0
     count = max(0, min(MOST_HOLDOUTS, oldest // horizon_days - 2))
     holdouts = [_holdout(graph, horizon_days, number * horizon_days) for number in range(count, 0, -1)]
-    return [holdout for holdout in holdouts if all(len(users) for users in holdout.users.values())], count * horizon_days
+    return [
+        holdout for holdout in holdouts if all(len(users) for users in holdout.users.values())
+    ], count * horizon_days
 
 
 def _holdout(graph: Graph, horizon_days: int, back_days: int) -> Holdout:
@@ -143,7 +150,9 @@ def _metrics(ranker: Ranker, holdout: Holdout, list_name: str, repeats: bool, k:
     return values | {"coverage": torch.tensor([coverage(items, int(holdout.graph.live_items.sum()))])}
 
 
-def _chosen(holdouts: list[Holdout], trials: dict[str, Trials], k: int, repeats: bool, settings: ModelSettings) -> Evaluation:
+def _chosen(
+    holdouts: list[Holdout], trials: dict[str, Trials], k: int, repeats: bool, settings: ModelSettings
+) -> Evaluation:
     everyone = list(range(len(holdouts)))
     rows, user_ndcg, options = [], {name: {} for name in LISTS}, {name: {} for name in LISTS}
     for list_name in LISTS if holdouts else ():

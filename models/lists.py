@@ -56,4 +56,6 @@ def _rows(ranker: Ranker, graph: Graph, users: Tensor, k: int, list_name: str, r
     row, column = torch.nonzero(items >= 0, as_tuple=True)
     user, item = users[row], items[row, column]
     reason, reason_item, reason_entity = ranker.explain(user, item, list_name)
-    return Lists(user, column + 1, item, scores[row, column], [ranker.name] * len(item), reason, reason_item, reason_entity)
+    return Lists(
+        user, column + 1, item, scores[row, column], [ranker.name] * len(item), reason, reason_item, reason_entity
+    )

@@ -6,7 +6,9 @@ import torch
 from torch import Tensor
 
 
-def hits(items: Tensor, users: Tensor, truth_user: Tensor, truth_item: Tensor, item_count: int) -> tuple[Tensor, Tensor]:
+def hits(
+    items: Tensor, users: Tensor, truth_user: Tensor, truth_item: Tensor, item_count: int
+) -> tuple[Tensor, Tensor]:
     """Which list entries are true (bool [U, k]) and how many true items each user has (int64 [U]).
 
     items: int64 [U, k], −1 = empty. users: int64 [U], ascending, without repetition. truth pairs: distinct, of these users.

@@ -1,28 +1,41 @@
-"""Item-item models: EASE, and the cosine neighbours that stand in for it in large catalogues."""
+"""Item-item models: EASE, and cosine neighbours for catalogues of any size."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
-import scipy.sparse as sparse
 import torch
+from scipy.sparse import csr_array
 from torch import Tensor
 
 from models.graph import Graph
+from models.hops import Hop
 from models.kernels import decay
-from models.propagation import offsets, ranges
+from models.propagation import Adjacency, offsets, ranges
 
 EASE_RIDGE = 100.0
 KNN_NEIGHBOURS = 100
+CHUNK_ITEMS = 512
 
 
-def user_item_matrix(graph: Graph, half_life_days: float) -> sparse.csr_matrix:
-    """√(Σ strength · 2^(−age/half-life)) of each pair: float32 [U, I]; the root keeps frequent pairs from ruling."""
+def history_weights(graph: Graph, users: Tensor, half_life_days: float) -> Tensor:
+    """√(Σ strength · 2^(−age/half-life)) of each pair: float32 [B, I]; the root keeps frequent pairs from ruling."""
+    events = graph.interactions
+    start = offsets(events.user_index, graph.user_count)
+    row, event = ranges(start[users], start[users + 1])
+    weight = events.strength[event] * decay(events.age_days[event], half_life_days)
+    pairs = torch.zeros(len(users) * graph.item_count, device=weight.device)
+    return pairs.index_add_(0, row * graph.item_count + events.item_index[event], weight).sqrt_().view(len(users), -1)
+
+
+def sparse_weights(graph: Graph, half_life_days: float) -> Any:
+    """`history_weights` of all users as a scipy CSR array; Any, because scipy's own types are not usable."""
     events = graph.interactions
     weight = (events.strength * decay(events.age_days, half_life_days)).cpu().numpy()
-    pairs = (events.user_index.cpu().numpy(), events.item_index.cpu().numpy())
-    matrix = sparse.csr_matrix((weight, pairs), shape=(graph.user_count, graph.item_count), dtype=np.float32)
+    pairs = events.user_index.cpu().numpy(), events.item_index.cpu().numpy()
+    matrix = csr_array((weight, pairs), shape=(graph.user_count, graph.item_count))
     matrix.sum_duplicates()
     matrix.data = np.sqrt(matrix.data)
     return matrix
@@ -30,35 +43,29 @@ def user_item_matrix(graph: Graph, half_life_days: float) -> sparse.csr_matrix:
 
 def ease_weights(graph: Graph, half_life_days: float) -> Tensor:
     """B = I − P / diag(P) with P = (XᵀX + λI)⁻¹ (Steck 2019, arXiv 1905.03375): float32 [I, I], diagonal 0."""
-    matrix = user_item_matrix(graph, half_life_days)
-    gram = torch.from_numpy((matrix.T @ matrix).toarray())
-    gram.diagonal().add_(EASE_RIDGE)
-    inverse = torch.cholesky_inverse(torch.linalg.cholesky(gram))
-    weights = inverse / -inverse.diagonal()
-    return weights.fill_diagonal_(0.0).to(graph.interactions.strength.device)
+    weights = sparse_weights(graph, half_life_days)
+    regular = torch.from_numpy((weights.T @ weights).toarray()).to(graph.interactions.strength.device)
+    regular.diagonal().add_(EASE_RIDGE)
+    inverse = torch.cholesky_inverse(torch.linalg.cholesky(regular))
+    return (inverse / -inverse.diagonal()).fill_diagonal_(0.0)
 
 
-def knn_weights(graph: Graph, half_life_days: float) -> Tensor:
-    """Cosine of item columns, the nearest `KNN_NEIGHBOURS` of each: sparse CSR float32 [I, I], row = item of the history."""
-    matrix = user_item_matrix(graph, half_life_days)
-    length = np.sqrt(np.asarray(matrix.multiply(matrix).sum(0)).ravel()).clip(1e-12)
-    unit = (matrix @ sparse.diags_array(1 / length)).tocsc()
-    rows = []
-    for start in range(0, graph.item_count, 1024):
-        block = (unit[:, start : start + 1024].T @ unit).tocsr()
-        block[np.arange(block.shape[0]), np.arange(start, start + block.shape[0])] = 0
-        rows.append(_strongest(block, KNN_NEIGHBOURS))
-    nearest = sparse.vstack(rows).T.tocsr()
-    parts = (torch.from_numpy(part) for part in (nearest.indptr, nearest.indices, nearest.data))
-    return torch.sparse_csr_tensor(*parts, size=nearest.shape).to(graph.interactions.strength.device)
-
-
-def _strongest(matrix: sparse.csr_matrix, count: int) -> sparse.csr_matrix:
-    """Each row's `count` largest entries, ties by column."""
-    row = np.repeat(np.arange(matrix.shape[0]), np.diff(matrix.indptr))
-    order = np.lexsort((matrix.indices, -matrix.data, row))
-    kept = order[np.arange(len(order)) - matrix.indptr[row] < count]
-    return sparse.csr_matrix((matrix.data[kept], (row[kept], matrix.indices[kept])), shape=matrix.shape)
+def knn_weights(graph: Graph, half_life_days: float) -> Hop:
+    """Cosine of item columns: row = item, columns = the `KNN_NEIGHBOURS` other items nearest to it."""
+    weights = sparse_weights(graph, half_life_days)
+    length = np.sqrt(weights.multiply(weights).sum(axis=0)).clip(1e-12)
+    unit = weights.multiply(1 / length[None]).tocsc()
+    width = min(KNN_NEIGHBOURS, graph.item_count)
+    cosines, neighbours = [], []
+    for start in range(0, graph.item_count, CHUNK_ITEMS):
+        cosine = torch.from_numpy((unit[:, start : start + CHUNK_ITEMS].T @ unit).toarray())
+        cosine.diagonal(start).zero_()
+        nearest = cosine.topk(width, dim=1)
+        cosines.append(nearest.values)
+        neighbours.append(nearest.indices)
+    row = torch.arange(graph.item_count).repeat_interleave(width)
+    adjacency = Adjacency.build(row, torch.cat(neighbours).flatten(), graph.item_count, graph.item_count)
+    return Hop(adjacency, torch.cat(cosines).flatten()).to(graph.interactions.strength.device)
 
 
 @dataclass(frozen=True)
@@ -68,25 +75,30 @@ class Neighbours:
     name: str
     graph: Graph
     half_life_days: float
-    weights: Tensor  # float32 [I, I], dense or sparse CSR
-
-    def _history(self, users: Tensor) -> Tensor:
-        start = offsets(self.graph.interactions.user_index, self.graph.user_count)
-        row, event = ranges(start[users], start[users + 1])
-        events = self.graph.interactions
-        weight = events.strength[event] * decay(events.age_days[event], self.half_life_days)
-        history = torch.zeros(len(users), self.graph.item_count, device=weight.device)
-        history.view(-1).index_add_(0, row * self.graph.item_count + events.item_index[event], weight)
-        return history.sqrt_()
+    weights: Tensor | Hop  # [I, I]; a hop's rows are the items scored, a matrix's rows the items of the history
 
     def scores(self, users: Tensor, list_name: str) -> Tensor:
-        return self._history(users) @ self.weights
+        """float32 [B, I]."""
+        history = history_weights(self.graph, users, self.half_life_days)
+        return self.weights(history.T.contiguous()).T if isinstance(self.weights, Hop) else history @ self.weights
 
     def explain(self, users: Tensor, items: Tensor, list_name: str) -> tuple[list[str], Tensor, Tensor]:
-        dense = self.weights.to_dense() if self.weights.layout != torch.strided else self.weights
-        because = []
-        for user in users.split(256):
-            part = slice(len(because) * 256, len(because) * 256 + len(user))
-            because.append((self._history(user) * dense[:, items[part]].T).argmax(1))
-        reason_item = torch.cat(because) if because else items
-        return ["taste"] * len(items), reason_item, torch.full_like(items, -1)
+        """The item of the history that adds most to each pair; "trend" where none adds anything."""
+        reason_item = torch.full_like(items, -1)
+        for start in range(0, len(users), CHUNK_ITEMS):
+            part = slice(start, start + CHUNK_ITEMS)
+            history = history_weights(self.graph, users[part], self.half_life_days)
+            best, position = (history * self._toward(items[part])).max(1)
+            reason_item[part] = torch.where(best > 0, position, -1)
+        reasons = ["taste" if item >= 0 else "trend" for item in reason_item.tolist()]
+        return reasons, reason_item, torch.full_like(items, -1)
+
+    def _toward(self, items: Tensor) -> Tensor:
+        """Weight of every item for these: float32 [N, I]."""
+        if not isinstance(self.weights, Hop):
+            return self.weights[:, items].T
+        start = self.weights.adjacency.row_offsets
+        row, edge = ranges(start[items], start[items + 1])
+        dense = torch.zeros(len(items), self.graph.item_count, device=items.device)
+        dense[row, self.weights.adjacency.column[edge]] = self.weights.weight[edge]
+        return dense

@@ -6,20 +6,23 @@ from math import log
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import dropout, normalize, softplus
+from torch.nn.functional import dropout, normalize
 
+from models.kernels import decay
 from models.propagation import propagate
 from models.settings import ModelSettings
 from models.timeline import Snapshot
 
 LISTS = ("for_you", "discover")  # the two heads: the same parts, each with its own calibration
 REPEAT_HALF_LIVES_DAYS = (7.0, 60.0)  # where the learned half-lives start
+START_TEMPERATURE = 8.0
+START_REPEAT = 20.0  # one fresh event lifts its item twentyfold, before training says how much
 
 
 class Network(nn.Module):
-    """Item and entity embeddings, and for each list the mix of kernels, the temperature and the weights of the trend.
+    """Embeddings of items and entities, and for each list the mix of kernels, the temperature and the trend's weights.
 
-    Users have no parameters: whoever has one event can be scored, and a graph newer than the training needs no retraining.
+    Users have no parameters: one event is enough to be scored, and a newer graph needs no retraining.
     """
 
     def __init__(
@@ -28,77 +31,92 @@ class Network(nn.Module):
         entity_count: int,
         event_types: tuple[str, ...],
         horizon_days: int,
-        kernel_count: int,
+        *,
+        source_count: int,
         trend_count: int,
         settings: ModelSettings,
     ) -> None:
         super().__init__()
         self.event_types, self.horizon_days, self.settings = event_types, horizon_days, settings
-        rows, heads, dimension = kernel_count * len(event_types), len(LISTS), settings.dimension
+        heads, dimension = len(LISTS), settings.dimension
         self.item = nn.Parameter(torch.randn(item_count, dimension) * dimension**-0.5)
         self.entity = nn.Parameter(torch.randn(entity_count, dimension) * 0.1 * dimension**-0.5)
-        self.mix = nn.Parameter(torch.full((heads, rows, dimension), 1.0 / rows))
-        self.log_temperature = nn.Parameter(torch.full((heads,), log(8.0)))
+        self.mix = nn.Parameter(torch.full((heads, source_count, dimension), 1.0 / source_count))
+        self.log_temperature = nn.Parameter(torch.full((heads,), log(START_TEMPERATURE)))
         self.trend = nn.Parameter(torch.full((heads, trend_count), 1.0 / trend_count))
         half_lives = torch.tensor(REPEAT_HALF_LIVES_DAYS)
         self.log_half_life = nn.Parameter(half_lives.log().repeat(len(event_types), 1))
-        self.repeat = nn.Parameter(torch.full((len(event_types), len(half_lives)), 2.0))
+        self.log_repeat = nn.Parameter(torch.full((len(event_types), len(half_lives)), log(START_REPEAT)))
+
+    def calibration(self) -> list[nn.Parameter]:
+        """The few numbers that all users and items share."""
+        return [self.mix, self.log_temperature, self.trend, self.log_half_life, self.log_repeat]
+
+    def entity_embeddings(self, snapshot: Snapshot) -> Tensor:
+        """Own embedding plus the mean of the linked entities: float32 [N, D]."""
+        hop = snapshot.entity_entities
+        return self.entity if hop is None else self.entity + hop(self.entity)
 
     def item_embeddings(self, snapshot: Snapshot) -> Tensor:
-        """Own embedding plus the weighted mean of the item's entities: float32 [I, D]."""
-        if not self.settings.facts or not len(self.entity):
-            return self.item
-        return self.item + propagate(snapshot.timeline.facts, snapshot.fact_weight, self.entity)
+        """Own embedding plus the mean of the item's entities: float32 [I, D]."""
+        hop = snapshot.item_entities
+        return self.item if hop is None else self.item + hop(self.entity_embeddings(snapshot))
 
     def user_vectors(self, snapshot: Snapshot, items: Tensor) -> Tensor:
-        """Σ_c α_c ⊙ Σ_j ŵ_c(u, j) e_j, one per list, of length 1: float32 [2, B, D]."""
-        sums = torch.stack([propagate(snapshot.history, kernel, items) for kernel in snapshot.kernels], dim=1)
-        sums = sums.reshape(len(snapshot.users), -1, items.shape[1])
-        return normalize(torch.einsum("brd,hrd->hbd", sums, self.mix), dim=-1)
+        """Σ_c α_c ⊙ Σ_j ŵ_c(u, j) e_j, one per list, of length 1: float32 [2, B, D].
 
-    def trends(self, snapshot: Snapshot) -> Tensor:
-        """Σ_w p_w log(1 + pop_w), one per list, −∞ for items not live: float32 [2, I]."""
-        return torch.where(snapshot.live, self.trend @ snapshot.trend.T, -torch.inf)
+        The sums c are one per kernel and event type, then the user's entities, then the friends' histories.
+        """
+        history, users = snapshot.history, len(snapshot.users)
+        sums = [propagate(history.items, kernel, items).view(users, -1, items.shape[1]) for kernel in history.kernels]
+        if snapshot.user_entities is not None:
+            sums.append(snapshot.user_entities(self.entity_embeddings(snapshot))[:, None])
+        else:
+            sums.append(sums[0].new_zeros(users, 1, items.shape[1]))
+        if snapshot.friends is not None and snapshot.friend_history is not None:
+            sums.append(snapshot.friends(snapshot.friend_history(items))[:, None])
+        else:
+            sums.append(sums[0].new_zeros(users, 1, items.shape[1]))
+        return normalize(torch.einsum("bcd,hcd->hbd", torch.cat(sums, dim=1), self.mix), dim=-1)
+
+    def trends(self, snapshot: Snapshot) -> tuple[Tensor, Tensor]:
+        """Σ_w p_w log(1 + pop_w) over the recent windows, and over those of the earlier years: float32 [2, I] each."""
+        recent, earlier = self.trend * snapshot.trend_is_recent, self.trend * ~snapshot.trend_is_recent
+        return recent @ snapshot.trend.T, earlier @ snapshot.trend.T
 
     def repeats(self, snapshot: Snapshot) -> Tensor:
         """log(1 + Σ_events Σ_m r_m strength 2^(−age/h_m)) of each pair of the history: float32 [P].
 
-        It is the log intensity of a self-exciting process with exponential memory, in units of the item's trend.
+        With it the score is the log intensity of a self-exciting process, the excitation in units of the item's trend.
         """
-        half_life = self.log_half_life.exp()[snapshot.event_type_index]
-        weight = softplus(self.repeat)[snapshot.event_type_index] * torch.exp2(-snapshot.age_days[:, None] / half_life)
-        excitation = torch.zeros(len(snapshot.pair_row), device=weight.device)
-        return torch.log1p(excitation.index_add(0, snapshot.event_pair, weight.sum(1) * snapshot.strength))
+        history = snapshot.history
+        memory = decay(history.age_days[:, None], self.log_half_life.exp()[history.event_type_index])
+        excitation = (self.log_repeat.exp()[history.event_type_index] * memory).sum(1) * history.strength
+        pairs = torch.zeros(len(history.pair_row), device=excitation.device)
+        return torch.log1p(pairs.index_add(0, history.pair, excitation))
 
     def forward(self, snapshot: Snapshot) -> tuple[Tensor, Tensor]:
-        """Logits of both lists: float32 [B, I] each, −∞ for items not live and, in `discover`, for items of the history."""
-        seen = snapshot.pair_row * len(snapshot.live) + snapshot.pair_item
-        for_you, discover = self.unmasked(snapshot)
-        discover.view(-1).index_fill_(0, seen, -torch.inf)
-        return for_you, discover
-
-    def unmasked(self, snapshot: Snapshot) -> tuple[Tensor, Tensor]:
-        trend = self.trends(snapshot)
+        """Logits of `for_you` and `discover`: float32 [B, I] each, −∞ for items not live; items of the history not masked."""
+        recent, earlier = self.trends(snapshot)
+        trend = torch.where(snapshot.live, recent + earlier, -torch.inf)
         if self.settings.taste:
             items = self.item_embeddings(snapshot)
-            users = self.user_vectors(snapshot, items)
-            targets = normalize(items, dim=-1)
-            targets = dropout(targets, self.settings.dropout, self.training)
-            scores = [torch.addmm(trend[h], users[h] * self.log_temperature[h].exp(), targets.T) for h in range(2)]
+            users = self.user_vectors(snapshot, items) * self.log_temperature.exp()[:, None, None]
+            targets = dropout(normalize(items, dim=-1), self.settings.dropout, self.training)
+            for_you, discover = (torch.addmm(bias, user, targets.T) for bias, user in zip(trend, users, strict=True))
         else:
-            scores = [trend[h].expand(len(snapshot.users), -1).clone() for h in range(2)]
-        pair = snapshot.pair_row * len(snapshot.live) + snapshot.pair_item
-        scores[0].view(-1).index_add_(0, pair, self.repeats(snapshot))
-        return scores[0], scores[1]
+            for_you, discover = (bias.repeat(len(snapshot.users), 1) for bias in trend)
+        for_you.view(-1).index_add_(0, snapshot.seen, self.repeats(snapshot))
+        return for_you, discover
 
 
 def learned_half_lives_days(network: Network) -> dict[str, float]:
-    """Days after which an event's effect on its own pair has fallen to half, by event type, as learned."""
-    days = torch.arange(1, 3651, dtype=torch.float64)
-    result = {}
-    for position, name in enumerate(network.event_types):
-        half_life = network.log_half_life[position].detach().double().exp()
-        weight = softplus(network.repeat[position].detach().double())
-        effect = (weight * torch.exp2(-days[:, None] / half_life)).sum(1)
-        result[name] = float(days[int((effect > weight.sum() / 2).sum()).__sub__(1)])
-    return result
+    """Days after which an event's effect on its own pair has fallen to half, by event type, as learned; at most ten years."""
+    days = torch.arange(0, 3650, 0.5, dtype=torch.float64)
+    half_lives = network.log_half_life.detach().double().cpu().exp()
+    weights = network.log_repeat.detach().double().cpu().exp()
+    effects = [(weights[t] * decay(days[:, None], half_lives[t])).sum(1) for t in range(len(network.event_types))]
+    above = [int((effect > effect[0] / 2).sum()) for effect in effects]
+    return {
+        name: float(days[min(count, len(days) - 1)]) for name, count in zip(network.event_types, above, strict=True)
+    }

@@ -16,7 +16,8 @@ CHUNK_SCORES = 2**24  # float32 scores of one chunk of users: 64 MB
 class Ranker(Protocol):
     """Whatever can order the items for users, as of one graph's date."""
 
-    name: str
+    @property
+    def name(self) -> str: ...
 
     def scores(self, users: Tensor, list_name: str) -> Tensor:
         """float32 [B, I], higher is better, before any mask. users: int64 [B], ascending."""

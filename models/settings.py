@@ -10,11 +10,12 @@ class ModelSettings(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    dimension: int = Field(64, ge=2, description="numbers per embedding")
-    half_lives_days: tuple[float, ...] = Field((7.0, 30.0, 120.0), description="decays of the taste, in days; 'for ever' is added")
+    dimension: int = Field(128, ge=2, description="numbers per embedding")
+    half_lives_days: tuple[float, ...] = Field(
+        (7.0, 30.0, 120.0), description="decays of the taste, in days; 'for ever' is added"
+    )
     phase: bool = Field(True, description="kernels of the time of year and week, and trends of the earlier years")
     facts: bool = Field(True, description="hop over item-entity, user-entity and user-user edges")
-    neighbour_count: int = Field(0, ge=0, description="hop over so many decayed item-item neighbours; 0 = no such hop")
     taste: bool = Field(True, description="off: the log-linear repeat and trend alone, a baseline")
     epochs: int = Field(6, ge=1, description="most passes over the snapshots; the holdouts choose how many are made")
     learning_rate: float = Field(5e-3, gt=0, description="of Adam, at the start of its cosine")
@@ -22,5 +23,7 @@ class ModelSettings(BaseModel):
     snapshot_every_days: int = Field(7, ge=1, description="days between the past dates trained on")
     snapshot_count: int = Field(90, ge=1, description="most past dates trained on, newest first")
     snapshot_half_life_days: float = Field(180.0, gt=0, description="days after which a past date counts half")
-    users_per_step: int = Field(1024, ge=1, description="users of one optimizer step, split into several steps when more")
+    users_per_step: int = Field(
+        1024, ge=1, description="users of one optimizer step, split into several steps when more"
+    )
     seed: int = Field(0, description="of the start values, dropout and order")

@@ -1,4 +1,4 @@
-"""Training on many past dates: at each, the graph of that day as input and the events of the following horizon as target."""
+"""Training on many past dates: the graph as of each is the input, the events of the following horizon the target."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from models.network import Network
 from models.settings import ModelSettings
 from models.timeline import Snapshot, Timeline
 
+CALIBRATION_STEP = 4.0  # times the learning rate, for the few numbers all users and items share
 Progress = Callable[[int, int], None]
 
 
@@ -37,21 +38,26 @@ def fit(
     on_epoch: Callable[[int, Network], None] | None = None,
     progress: Progress | None = None,
 ) -> Network:
-    """The network after `epochs` passes over the past dates of the graph; the same graph and settings give the same bits on CPU.
+    """The network after `epochs` passes over the graph's past dates; on CPU, the same input gives the same bits.
 
     on_epoch is called with (epochs made, network) after each pass; progress with (steps made, steps in all).
     """
     device = graph.interactions.user_index.device
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
         torch.manual_seed(settings.seed)
-        network = new_network(graph, horizon_days, settings).to(device)
-        steps = examples(Timeline(graph, horizon_days, settings), settings)
-        optimizer = torch.optim.Adam(network.parameters(), lr=settings.learning_rate)
+        timeline = Timeline(graph, horizon_days, settings)
+        network = new_network(timeline, settings).to(device)
+        steps = examples(timeline, settings)
+        optimizer = torch.optim.Adam(
+            [{"params": [network.item, network.entity]}, {"params": network.calibration(), "step": CALIBRATION_STEP}],
+            lr=settings.learning_rate,
+        )
         total, done = settings.epochs * len(steps), 0
         for epoch in range(1, epochs + 1):
             network.train()
             for position in torch.randperm(len(steps)).tolist():
-                optimizer.param_groups[0]["lr"] = settings.learning_rate * (1 + cos(pi * done / total)) / 2
+                for group in optimizer.param_groups:
+                    group["lr"] = settings.learning_rate * group.get("step", 1.0) * (1 + cos(pi * done / total)) / 2
                 optimizer.zero_grad()
                 loss(network, steps[position]).backward()
                 optimizer.step()
@@ -64,12 +70,18 @@ def fit(
     return network.eval()
 
 
-def new_network(graph: Graph, horizon_days: int, settings: ModelSettings) -> Network:
+def new_network(timeline: Timeline, settings: ModelSettings) -> Network:
     """An untrained network of the graph's size; its trend and repeat start as plain popularity and recency."""
-    none = torch.zeros(0, dtype=torch.int64, device=graph.interactions.user_index.device)
-    sample = Timeline(graph, horizon_days, settings).at(0, none)
+    graph = timeline.graph
+    sample = timeline.at(0, torch.zeros(0, dtype=torch.int64, device=timeline.user_offsets.device))
     return Network(
-        graph.item_count, graph.entity_count, graph.event_types, horizon_days, len(sample.kernels), sample.trend.shape[1], settings
+        graph.item_count,
+        graph.entity_count,
+        graph.event_types,
+        timeline.horizon_days,
+        source_count=len(sample.history.kernels) * len(graph.event_types) + 2,  # and entities, and friends
+        trend_count=sample.trend.shape[1],
+        settings=settings,
     )
 
 
@@ -94,13 +106,20 @@ def examples(timeline: Timeline, settings: ModelSettings) -> list[Example]:
 
 
 def loss(network: Network, example: Example) -> Tensor:
-    """Softmax loss of both lists: −Σ_targets log p / √(targets of the user), per user of a full step, times the date's weight."""
-    lists = network(example.snapshot)
-    seen = torch.isinf(lists[1][example.row, example.item])
-    total = torch.zeros((), device=example.row.device)
-    for logits, counted in zip(lists, (torch.ones_like(seen), ~seen), strict=True):
-        row, item = example.row[counted], example.item[counted]
-        count = torch.bincount(row, minlength=len(logits)).float()
-        log_share = logits[row, item] - torch.logsumexp(logits, dim=1)[row]
-        total = total - (log_share * count[row].rsqrt()).sum()
-    return total * example.weight / len(example.snapshot.users)
+    """−Σ_targets log p / √(targets of the user), of both lists, per user, times the date's weight.
+
+    p is the softmax over live items; in `discover` over those the user has no event with, and so are the targets.
+    """
+    snapshot = example.snapshot
+    for_you, discover = network(snapshot)
+    discover.view(-1).index_fill_(0, snapshot.seen, -torch.inf)
+    is_new = ~torch.isin(example.row * len(snapshot.live) + example.item, snapshot.seen)
+    total = _softmax_loss(for_you, example.row, example.item)
+    total = total + _softmax_loss(discover, example.row[is_new], example.item[is_new])
+    return total * example.weight / len(snapshot.users)
+
+
+def _softmax_loss(logits: Tensor, row: Tensor, item: Tensor) -> Tensor:
+    count = torch.bincount(row, minlength=len(logits)).float()
+    log_share = logits[row, item] - torch.logsumexp(logits, dim=1)[row]
+    return -(log_share * count[row].rsqrt()).sum()

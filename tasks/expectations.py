@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import logging
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -26,6 +27,7 @@ from sqlalchemy.pool import StaticPool
 
 from tasks.errors import ExpectationError
 
+logging.getLogger("great_expectations").setLevel(logging.WARNING)
 _live: dict[str, DuckDBPyConnection] = {}  # the connection under validation, by the name in the connection string
 
 
@@ -94,10 +96,14 @@ def check(
     if row_key:
         format |= {"unexpected_index_column_names": row_key, "return_unexpected_index_query": True}
     try:
-        outcome = asset.add_batch_definition_whole_table("all").get_batch().validate(
-            gx.ExpectationSuite(name=suite.stem, expectations=json.loads(suite.read_text())),
-            expectation_parameters=parameters,
-            result_format=format,
+        outcome = (
+            asset.add_batch_definition_whole_table("all")
+            .get_batch()
+            .validate(
+                gx.ExpectationSuite(name=suite.stem, expectations=json.loads(suite.read_text())),
+                expectation_parameters=parameters,
+                result_format=format,
+            )
         )
     finally:
         datasource.get_execution_engine().close()

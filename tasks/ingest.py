@@ -174,7 +174,9 @@ def _load_table(warehouse: DuckDBPyConnection, table: str, source: Source, loade
     set_variables(warehouse, table_name=table, landed=f"delivery.{table}")
     fated = read_select(SQL / "delivery/fated.sql", warehouse)
     warehouse.execute(f"create or replace temp view fated as {fated}")
-    units = f"select source_file, delivery_date from delivery.units where table_name = '{table}' and status != 'unchanged'"
+    units = (
+        f"select source_file, delivery_date from delivery.units where table_name = '{table}' and status != 'unchanged'"
+    )
     if source.delivery == "full_day":  # whatever other files brought for these days is replaced too
         units = (
             f"select distinct old.source_file, old.delivery_date from raw.deliveries as old join ({units}) as new"

@@ -1,4 +1,4 @@
-"""The synthetic shop as files: runs the SELECTs in sql/sources/shop/generate, which plant and state its right answers."""
+"""The synthetic shop as files: runs the SELECTs of sql/sources/shop/generate, which state what they plant."""
 
 from __future__ import annotations
 
@@ -7,10 +7,11 @@ from pathlib import Path
 
 from duckdb import DuckDBPyConnection
 
-from tasks.warehouse import SQL, connect, read_select, set_variables
+from tasks.warehouse import SQL, connect, read_select, scalar, set_variables
 
 GENERATE = SQL / "sources/shop/generate"
 PLANTED = ("planted_items", "planted_users")
+FIRST_DATE = date(2021, 1, 1)
 DELIVERED = ("users", "items", "facts", "links", "interactions")
 
 
@@ -21,12 +22,12 @@ def write_shop(
     items: int = 600,
     days: int = 1_430,
     seed: int = 7,
-    first_date: date = date(2021, 1, 1),
+    first_date: date = FIRST_DATE,
 ) -> dict[str, int]:
     """Writes `<table>.parquet` for every table the shop delivers into `folder`; returns the rows of each file.
 
-    The period has `days` days from `first_date`; the first `as_of` after all of it is `first_date + days` (2024-12-01 by
-    default). Equal arguments give equal files, byte for byte; a file appears whole or not at all.
+    The period has `days` days from `first_date`; the first `as_of` after it is `first_date + days` (2024-12-01).
+    Equal arguments give equal files, byte for byte; a file appears whole or not at all.
     """
     folder.mkdir(parents=True, exist_ok=True)
     rows = {}
@@ -35,14 +36,14 @@ def write_shop(
         for table in DELIVERED:
             unfinished = folder / f".{table}.parquet.tmp"
             query = read_select(GENERATE / f"{table}.sql", shop)
-            rows[table] = shop.execute(f"copy ({query}) to $path (format parquet)", {"path": str(unfinished)}).fetchone()[0]
+            rows[table] = scalar(shop, f"copy ({query}) to $path (format parquet)", path=str(unfinished))
             unfinished.replace(folder / f"{table}.parquet")
     return rows
 
 
 def plant_shop(shop: DuckDBPyConnection, **parameters: int | date) -> None:
-    """Sets the parameters of `write_shop` on a connection and builds the tables of planted truth that all else is made from."""
-    shop.execute("set threads = 1")  # the order of rows within a file would vary with more, and time would not
+    """Builds the planted truth, from which all else is made, for parameters named as in `write_shop`."""
+    shop.execute("set threads = 1")  # more would vary the order of rows within a file and save no time
     set_variables(shop, **parameters)
     for table in PLANTED:
         shop.execute(f"create temp table {table} as {read_select(GENERATE / f'{table}.sql', shop)}")

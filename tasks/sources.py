@@ -36,7 +36,13 @@ CONTRACTS: dict[str, dict[str, str]] = {
     },
 }
 PROVENANCE = {"excluded_because": "VARCHAR", "raw_text": "VARCHAR", "source_file": "VARCHAR", "source_row": "BIGINT"}
-DATE_COLUMN = {"interactions": "event_date", "users": "valid_from", "items": "valid_from", "facts": "since", "links": "since"}
+DATE_COLUMN = {
+    "interactions": "event_date",
+    "users": "valid_from",
+    "items": "valid_from",
+    "facts": "since",
+    "links": "since",
+}
 
 
 class Source(BaseModel):
@@ -53,7 +59,9 @@ class Source(BaseModel):
     horizon_days: int = Field(default=7, ge=1)  # what a list is for, and what a holdout measures
     repeats: bool = True  # whether an item a user already has may be recommended again
     delivery: Literal["append", "full_day"] = "append"  # whether a new file adds to a day or replaces it
-    look_back_days: int | None = Field(default=None, ge=1)  # older days are compared by row count only; None = all by content
+    look_back_days: int | None = Field(
+        default=None, ge=1
+    )  # older days are compared by row count only; None = all by content
     max_reject_share: float = Field(default=0.01, ge=0, le=1)  # of the rows read and not deferred, per table
     natural_key: tuple[str, ...] = ("user_id", "item_id", "event_type", "occurred_at")
     segment_column: str | None = None  # of users.sql; the popularity a user without history is shown

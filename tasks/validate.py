@@ -36,7 +36,7 @@ def validate_delivery(home: Path, source: Source, as_of: date, run_id: str) -> l
             suite = SUITES / f"delivery.{table}.json"
             row_key = ["source_file", "source_row"]
             found = check(warehouse, f"delivery.new_{table}", suite, _parameters(source, as_of), row_key)
-            _record(warehouse, found, run_id)
+            record(warehouse, [vars(result) for result in found], run_id)
             for result in found:
                 if result.severity == "critical" and not result.success:
                     _reject_rows(warehouse, table, result)
@@ -53,7 +53,7 @@ def validate_staging(home: Path, source: Source, as_of: date, run_id: str) -> li
         for suite in sorted(SUITES.glob("staging.*.json")):
             if exists(warehouse, suite.stem):
                 results += check(warehouse, suite.stem, suite, _parameters(source, as_of), [])
-        _record(warehouse, results, run_id)
+        record(warehouse, [vars(result) for result in results], run_id)
     for result in results:
         if result.severity == "critical" and not result.success:
             raise DataQualityError(_message(result, SUITES / f"{result.table_name}.json", run_id))
@@ -63,7 +63,11 @@ def validate_staging(home: Path, source: Source, as_of: date, run_id: str) -> li
 def _parameters(source: Source, as_of: date) -> dict[str, Any]:
     """What suites may refer to as {"$PARAMETER": name}."""
     fresh_after = as_of - timedelta(days=7)
-    return {"as_of": as_of.isoformat(), "fresh_after": fresh_after.isoformat(), "event_types": list(source.event_strength)}
+    return {
+        "as_of": as_of.isoformat(),
+        "fresh_after": fresh_after.isoformat(),
+        "event_types": list(source.event_strength),
+    }
 
 
 def _reject_rows(warehouse: DuckDBPyConnection, table: str, result: Result) -> None:
@@ -83,8 +87,8 @@ def _message(result: Result, suite: Path, run_id: str) -> str:
     return f"{result.table_name}: {result.rule} failed ({measured}); see mart.quality run {run_id}, then fix the delivery or {suite}"
 
 
-def _record(warehouse: DuckDBPyConnection, results: list[Result], run_id: str) -> None:
-    if results:
-        warehouse.register("results", pa.Table.from_pylist([{"run_id": run_id, **vars(r)} for r in results], QUALITY))
-        append(warehouse, "mart.quality", "select * from results")
-        warehouse.unregister("results")
+def record(warehouse: DuckDBPyConnection, results: list[dict[str, Any]], run_id: str) -> None:
+    """Appends results to `mart.quality`; keys a result lacks are null."""
+    warehouse.register("results", pa.Table.from_pylist([{"run_id": run_id, **result} for result in results], QUALITY))
+    append(warehouse, "mart.quality", "select * from results")
+    warehouse.unregister("results")

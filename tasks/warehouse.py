@@ -10,6 +10,7 @@ import fcntl
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import duckdb
 import pyarrow as pa
@@ -29,7 +30,10 @@ def connect(
 
     Raises `AlmanacError` with the holder's process id when another process has the file open.
     """
-    config = {"memory_limit": memory_limit, "autoinstall_known_extensions": "false"}
+    config: dict[str, str | bool | int | float | list[str]] = {
+        "memory_limit": memory_limit,
+        "autoinstall_known_extensions": "false",
+    }
     if path is not None or temp_directory is not None:
         config["temp_directory"] = str(temp_directory or Path(str(path)).parent / "spill")
     try:
@@ -38,6 +42,7 @@ def connect(
         raise AlmanacError(f"{path} cannot be opened: {error}") from error
     try:
         connection.execute("set timezone = 'UTC'")
+        connection.execute("set enable_progress_bar = false")
         yield connection
     finally:
         connection.close()
@@ -111,7 +116,7 @@ def build(connection: DuckDBPyConnection, table: str, **variables: object) -> in
     return scalar(connection, f"select count(*) from {table}")
 
 
-def scalar(connection: DuckDBPyConnection, query: str, **parameters: object):
+def scalar(connection: DuckDBPyConnection, query: str, **parameters: object) -> Any:
     """The single value of a one-row query; None when there is no row."""
     rows = connection.execute(query, parameters or None).fetchall()
     return rows[0][0] if rows else None

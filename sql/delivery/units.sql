@@ -33,11 +33,11 @@ joined as (
     full outer join known
         on
             counted.source_file = known.source_file
-            and counted.delivery_date is not distinct from known.delivery_date
-    left join delivery.hashes
+            and (counted.delivery_date is not distinct from known.delivery_date)
+    left join delivery.hashes as hashes
         on
             counted.source_file = hashes.source_file
-            and counted.delivery_date is not distinct from hashes.delivery_date
+            and (counted.delivery_date is not distinct from hashes.delivery_date)
 )
 
 select

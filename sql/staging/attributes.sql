@@ -7,20 +7,26 @@ with versions as (
         user_id as node_id,
         valid_from,
         to_json(users) as fields,
-        row_number() over (partition by user_id order by valid_from desc nulls last, source_file, source_row) as recency,
+        row_number()
+            over (partition by user_id order by valid_from desc nulls last, source_file, source_row)
+            as recency,
     from raw.users as users
-    where superseded_at is null and excluded_because is null
-    and (valid_from is null or valid_from < getvariable('as_of'))
+    where
+        superseded_at is null and excluded_because is null
+        and (valid_from is null or valid_from < getvariable('as_of'))
     union all
     select
         'item' as node_kind,
         item_id as node_id,
         valid_from,
         to_json(items) as fields,
-        row_number() over (partition by item_id order by valid_from desc nulls last, source_file, source_row) as recency,
+        row_number()
+            over (partition by item_id order by valid_from desc nulls last, source_file, source_row)
+            as recency,
     from raw.items as items
-    where superseded_at is null and excluded_because is null
-    and (valid_from is null or valid_from < getvariable('as_of'))
+    where
+        superseded_at is null and excluded_because is null
+        and (valid_from is null or valid_from < getvariable('as_of'))
 ),
 
 fields as (
@@ -41,7 +47,14 @@ fields as (
     where
         field.type not in ('NULL', 'OBJECT')
         and field.key not in (
-            'user_id', 'item_id', 'valid_from', 'valid_to', 'excluded_because', 'source_file', 'source_row', 'loaded_at',
+            'user_id',
+            'item_id',
+            'valid_from',
+            'valid_to',
+            'excluded_because',
+            'source_file',
+            'source_row',
+            'loaded_at',
             'superseded_at'
         )
 ),

@@ -4,9 +4,9 @@ with lines as (
     select
         *,
         nullif(trim(cast("Customer ID" as varchar)), 'nan') as customer,
-        upper(trim("StockCode")) as code,
-        try_cast("InvoiceDate" as timestamp) as invoiced_at,
-        try_cast("Quantity" as bigint) as pieces,
+        upper(trim(stockcode)) as code,
+        try_cast(invoicedate as timestamp) as invoiced_at,
+        try_cast(quantity as bigint) as pieces,
     from read_parquet(getvariable('input') || '/*.parquet', filename = true, file_row_number = true)
 )
 
@@ -16,17 +16,17 @@ select
     'purchase' as event_type,
     timezone('UTC', timezone('Europe/London', invoiced_at)) as occurred_at,
     cast(invoiced_at as date) as event_date,
-    pieces * try_cast("Price" as double) as value,
+    pieces * try_cast(price as double) as value,
     case
         when customer is null then 'no customer'
-        when "Invoice" like 'C%' then 'cancellation'
-        when "Invoice" like 'A%' then 'adjustment'
+        when invoice like 'C%' then 'cancellation'
+        when invoice like 'A%' then 'adjustment'
         when pieces <= 0 then 'quantity not positive'
         when not regexp_matches(code, '^\d{5}') then 'not a product'
     end as excluded_because,
     case
         when invoiced_at is null or pieces is null
-            then concat_ws(', ', 'InvoiceDate=' || "InvoiceDate", 'Quantity=' || "Quantity", 'Invoice=' || "Invoice")
+            then concat_ws(', ', 'InvoiceDate=' || invoicedate, 'Quantity=' || quantity, 'Invoice=' || invoice)
     end as raw_text,
     parse_filename(filename) as source_file,
     file_row_number as source_row,

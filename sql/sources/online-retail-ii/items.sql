@@ -2,18 +2,18 @@
 -- Only sold lines count: the text of write-offs ('damaged', 'check') is no description. A band is a doubling of the price.
 with lines as (
     select
-        upper(trim("StockCode")) as item_id,
-        try_cast(try_cast("InvoiceDate" as timestamp) as date) as valid_from,
-        trim("Description") as description,
-        try_cast("Price" as double) as price,
+        upper(trim(stockcode)) as item_id,
+        try_cast(try_cast(invoicedate as timestamp) as date) as valid_from,
+        trim(description) as description,
+        try_cast(price as double) as price,
         parse_filename(filename) as source_file,
         file_row_number as source_row,
     from read_parquet(getvariable('input') || '/*.parquet', filename = true, file_row_number = true)
     where
         "Customer ID" is not null
-        and "Invoice" not like 'C%'
-        and try_cast("Quantity" as bigint) > 0
-        and try_cast("Price" as double) > 0
+        and invoice not like 'C%'
+        and try_cast(quantity as bigint) > 0
+        and try_cast(price as double) > 0
 ),
 
 days as (

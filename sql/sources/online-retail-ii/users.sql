@@ -3,8 +3,8 @@ with lines as (
     select
         cast(try_cast(try_cast(nullif(trim(cast("Customer ID" as varchar)), 'nan') as double) as bigint) as varchar)
             as user_id,
-        try_cast(try_cast("InvoiceDate" as timestamp) as date) as valid_from,
-        trim("Country") as country,
+        try_cast(try_cast(invoicedate as timestamp) as date) as valid_from,
+        trim(country) as country,
         parse_filename(filename) as source_file,
         file_row_number as source_row,
     from read_parquet(getvariable('input') || '/*.parquet', filename = true, file_row_number = true)

@@ -23,11 +23,10 @@ select
     cast(occurred_at as date) as event_date,
     cast(price as double) as value,
     case when user_id is null then 'not signed in' end as excluded_because,
-    if(
-        item_id is null or event_type is null or occurred_at is null,
-        cast(to_json(struct_pack(event_id, user_id, item_id, event_type, occurred_at, price)) as varchar),
-        null
-    ) as raw_text,
+    case
+        when item_id is null or event_type is null or occurred_at is null
+            then cast(to_json(struct_pack(event_id, user_id, item_id, event_type, occurred_at, price)) as varchar)
+    end as raw_text,
     parse_filename(filename) as source_file,
     file_row_number as source_row,
 from events

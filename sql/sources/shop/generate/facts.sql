@@ -1,6 +1,6 @@
 -- One row per fact: what items are made of, which brand makes them, which company owns the brand.
 -- key: subject, relation, object
--- made_of is undated, made_by dates from the launch, owned_by from the 1990s. The item of a fact is its id, all else names.
+-- made_of is undated, made_by dates from the launch, owned_by from the 1990s. Items go by id, all else by name.
 with made_of as (
     select
         item_id as subject,

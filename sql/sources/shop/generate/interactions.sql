@@ -1,20 +1,20 @@
--- One row per event, as the shop's log would deliver it: by day for the first events, then repeats by generation.
+-- One row per event, as the shop's log would deliver it: the exploring events by day, then their repeats.
 -- key: event_id
 -- variables: users, items, days, first_date, seed; reads planted_users and planted_items; streams (no sort, no window)
 --
--- The planted truth. Proposals are drawn by hash() of (seed, proposal) and thinned by rejection. What is kept is a user's
--- exploring event:
+-- The planted truth. Proposals are drawn by hash() of (seed, proposal) and thinned by rejection. Those kept are the
+-- exploring events:
 --   users      0.4 proposals a user and day; the user's rank as a share x = r / (11 - 10 r), r uniform, has the density
 --              0.11 / (x + 0.1)^2: the busiest tenth makes 55 % of them, the last 2 % of the ranks none
 --   items      75 % from the user's taste of that day, else from any category; within it the same long tail of ranks
 --   brands     of the items of other companies than the user's favourite half are kept
 --   week       of weekdays 60 % are kept, of Saturdays and Sundays all
---   year       kept by season: none 0.5, others 0.04 + 0.96 exp(k (cos(2 pi (day of year - peak) / 365.25) - 1)) with
---              winter k = 3, peak 15 January; summer k = 3, peak 16 July; christmas k = 60, peak 15 December
+--   year       kept by season: none 0.5, others 0.02 + 0.98 exp(k (cos(2 pi (day of year - peak) / 365.25) - 1)) with
+--              winter k = 3, peak 15 January; summer k = 3, peak 16 July; christmas k = 40, peak 15 December
 --   lifetimes  only from sign-up on, from launch on and before retirement
 --   types      view 70 %, cart 18 %, purchase 12 %
--- Repeats: every event of type e, exploring or itself a repeat, brings Poisson(q) (cut at 3) events of the same user, item
--- and type after exponential delays of half-life h, in any season, until retirement or the end of the period:
+-- Repeats: every event of type e, exploring or itself a repeat, brings Poisson(q) (cut at 3) events of the same user,
+-- item and type after exponential delays of half-life h, in any season, until retirement or the end of the period:
 --   view q = 0.35, h = 3 days; cart q = 0.25, h = 10 days; purchase q = 0.45, h = 45 days
 -- So the hazard of a repeat of type e for (user, item) at time T is, summed over all their past events of type e,
 --   q ln 2 / h * 2^(-age / h), age = T - t in days.
@@ -74,11 +74,11 @@ looks as (
         planted_items.retired_date,
         case planted_items.season
             when 'winter'
-                then 0.04 + 0.96 * exp(3 * (cos(2 * pi() * (dayofyear(visits.visit_date) - 15) / 365.25) - 1))
+                then 0.02 + 0.98 * exp(3 * (cos(2 * pi() * (dayofyear(visits.visit_date) - 15) / 365.25) - 1))
             when 'summer'
-                then 0.04 + 0.96 * exp(3 * (cos(2 * pi() * (dayofyear(visits.visit_date) - 197) / 365.25) - 1))
+                then 0.02 + 0.98 * exp(3 * (cos(2 * pi() * (dayofyear(visits.visit_date) - 197) / 365.25) - 1))
             when 'christmas'
-                then 0.04 + 0.96 * exp(60 * (cos(2 * pi() * (dayofyear(visits.visit_date) - 349) / 365.25) - 1))
+                then 0.02 + 0.98 * exp(40 * (cos(2 * pi() * (dayofyear(visits.visit_date) - 349) / 365.25) - 1))
             else 0.5
         end * if(visits.company_index = planted_items.company_index, 1.0, 0.5) as keep_share,
     from visits
@@ -119,7 +119,7 @@ children as (
 events as (
     select
         proposal,
-        0 as path,
+        cast(0 as ubigint) as path,
         draw,
         user_slot,
         item_slot,

@@ -1,6 +1,6 @@
 -- One row per friendship, delivered once for the pair, the smaller id first.
 -- key: user_id, other_user_id
--- Every user names 3 friends, each with 80 % somebody of the same first taste, else anybody; with 12 tastes 82 % share it.
+-- Every user names 3 friends, each with 80 % somebody of the same first taste, else anybody: 82 % share a taste.
 -- 30 % are undated, the others date from any day of the period, before or after the two signed up.
 with nominations as (
     select

@@ -73,13 +73,20 @@ launches as (
     from draws
 ),
 
-retirements as (
+selling as (
     select
         *,
         (item_slot * 1000003 + 17) % getvariable('items') as item_number,
         greatest(launch_date, getvariable('first_date')) + 60 as earliest_retired_date,
         getvariable('first_date') + getvariable('days') as end_date,
     from launches
+),
+
+retirements as (
+    select
+        *,
+        end_date - earliest_retired_date as retirement_days,
+    from selling
 )
 
 select
@@ -102,11 +109,13 @@ select
     material_categories.own_materials[1 + cast(retirements.chances[7] < 0.5 as integer)] as material,
     retirements.launch_date,
     case
-        when retirements.chances[8] < 0.10 and retirements.launch_date < retirements.end_date - 180
+        when
+            retirements.chances[8] < 0.10
+            and retirements.launch_date < retirements.end_date - 180
+            and retirements.earliest_retired_date < retirements.end_date
             then
-                retirements.end_date - cast(
-                    ceil(retirements.chances[9] * (retirements.end_date - retirements.earliest_retired_date)) as integer
-                )
+                retirements.earliest_retired_date
+                + cast(floor(retirements.chances[9] * retirements.retirement_days) as integer)
     end as retired_date,
     round(categories.typical_price * (0.5 + 1.5 * retirements.chances[10] * retirements.chances[10]), 2) as price,
     categories.own_tags[1 + cast(floor(retirements.chances[11] * 3) as integer)] as own_tag,

@@ -1,0 +1,41 @@
+# `make demo` and `make test` set everything up in .venv; TORCH_INDEX=URL takes torch from another index, e.g.
+# https://download.pytorch.org/whl/cpu for the small build without CUDA.
+PYTHON ?= $(shell command -v python3.11 || command -v python3.12 || command -v python3.13 || command -v python3)
+TORCH_INDEX ?=
+ifneq ($(wildcard ../shared/data),)
+export ALMANAC_DATA ?= $(abspath ../shared/data)
+endif
+BIN := .venv/bin
+
+.PHONY: setup demo test check format bench clean
+
+setup: .venv/installed
+
+.venv/installed: pyproject.toml constraints.txt
+	$(PYTHON) -m venv .venv
+	$(BIN)/pip install --quiet $(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX)) -c constraints.txt torch==2.13.0 -e '.[dev]'
+	touch $@
+
+demo: setup
+	$(BIN)/almanac demo
+
+test: setup
+	$(BIN)/python -m pytest
+
+check: setup
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/lint-imports
+	$(BIN)/sqlfluff lint sql
+	$(BIN)/pyright
+
+format: setup
+	$(BIN)/ruff check --fix-only .
+	$(BIN)/ruff format .
+
+bench: setup
+	$(BIN)/python -m benchmarks.quality
+	$(BIN)/python -m benchmarks.ingest
+
+clean:
+	rm -rf .venv .almanac .almanac-demo

@@ -1,0 +1,256 @@
+"""The `almanac` command line: run a source for a date, look at lists, runs and sources."""
+
+from __future__ import annotations
+
+import atexit
+import logging
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import date, datetime, timedelta
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.logging import RichHandler
+from rich.table import Table
+
+from tasks.errors import AlmanacError, UsageError
+
+app = typer.Typer(
+    help="Daily top-K recommendations inside your warehouse.\n\n"
+    "Start with `almanac demo`: it makes a small synthetic shop, publishes lists for it and shows where to query them. "
+    "Then point `almanac run` at your own files.\n\n"
+    "Exit codes: 0 done, 1 the run failed, 2 wrong usage, 3 the data was refused and nothing was changed.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="markdown",
+)
+console = Console()
+FATES = ("loaded", "unchanged", "excluded", "deferred", "quarantined")
+
+Home = Annotated[Path, typer.Option(help="Folder of warehouse, models and serving files; one per source.")]
+TopK = Annotated[int, typer.Option(min=1, max=1000, help="Rows per user and list.")]
+Device = Annotated[str, typer.Option(help="Torch device of training and scoring: cpu or cuda.")]
+Verbose = Annotated[bool, typer.Option("--verbose", help="Show tracebacks and Prefect's own log.")]
+DEFAULT_HOME = Path(".almanac")
+
+
+@app.command()
+def run(
+    source: Annotated[str, typer.Option(help="A shipped source (see `almanac sources`) or a folder with SELECTs.")],
+    input: Annotated[Path, typer.Option(help="The folder that holds the source's files.")],
+    as_of: Annotated[datetime, typer.Option(formats=["%Y-%m-%d"], help="Only what is dated before this day counts.")],
+    home: Home = DEFAULT_HOME,
+    top_k: TopK = 20,
+    device: Device = "cpu",
+    verbose: Verbose = False,
+) -> None:
+    """Publish the lists of one date: ingest, validate, build the graph, train, judge, score, audit, publish.
+
+    Example: almanac run --source online-retail-ii --input data/online-retail-ii --as-of 2011-08-08
+    """
+    with _reported(verbose):
+        _run(source, input, as_of.date(), home, top_k, device, verbose)
+
+
+@app.command()
+def demo(
+    home: Home = Path(".almanac-demo"),
+    users: Annotated[int, typer.Option(min=10, help="Users of the synthetic shop.")] = 2000,
+    items: Annotated[int, typer.Option(min=10, help="Items of the synthetic shop.")] = 600,
+    days: Annotated[int, typer.Option(min=60, help="Days of history.")] = 1430,
+    seed: Annotated[int, typer.Option(help="The same seed makes the same shop.")] = 7,
+    verbose: Verbose = False,
+) -> None:
+    """Make a synthetic shop in SQL, publish lists for the day after its last, and show a few."""
+    from tasks.shop import FIRST_DATE, write_shop
+
+    with _reported(verbose):
+        files = home.resolve() / "landing" / "shop"
+        rows = write_shop(files, users=users, items=items, days=days, seed=seed)
+        console.print("A synthetic shop: " + ", ".join(f"{count:,} {table}" for table, count in rows.items()))
+        _run("shop", files, FIRST_DATE + timedelta(days=days), home, 20, "cpu", verbose)
+        user = _query(home, "select min(user_id) from current_recommendations where reason != 'segment'")[1][0][0]
+        _show(user, "for_you", home)
+
+
+@app.command()
+def shop(
+    folder: Annotated[Path, typer.Argument(help="Where the Parquet files go.")],
+    users: Annotated[int, typer.Option(min=10)] = 2000,
+    items: Annotated[int, typer.Option(min=10)] = 600,
+    days: Annotated[int, typer.Option(min=60)] = 1430,
+    seed: Annotated[int, typer.Option()] = 7,
+    verbose: Verbose = False,
+) -> None:
+    """Write the files of a synthetic shop of any size, to try `almanac run --source shop` on."""
+    from tasks.shop import write_shop
+
+    with _reported(verbose):
+        rows = write_shop(folder, users=users, items=items, days=days, seed=seed)
+        console.print(f"{folder}: " + ", ".join(f"{count:,} {table}" for table, count in rows.items()))
+
+
+@app.command()
+def show(
+    user: Annotated[str, typer.Argument(help="The source's id of the user.")],
+    list: Annotated[
+        str, typer.Option("--list", help="for_you (repeats allowed) or discover (new items only).")
+    ] = "for_you",
+    home: Home = DEFAULT_HOME,
+    verbose: Verbose = False,
+) -> None:
+    """Show the newest list of a user, with the reason of each row."""
+    with _reported(verbose):
+        if list not in ("for_you", "discover"):
+            raise UsageError(f"no list {list!r}; there are for_you and discover")
+        _show(user, list, home)
+
+
+@app.command()
+def status(home: Home = DEFAULT_HOME, verbose: Verbose = False) -> None:
+    """Show what is served and how the last runs ended."""
+    from tasks.runs import recent_runs
+
+    with _reported(verbose):
+        if not (home / "warehouse.duckdb").exists():
+            raise UsageError(f"nothing has run in {home} yet; start with `almanac demo` or `almanac run --help`")
+        if (home / "serving" / "almanac.duckdb").exists():
+            _, rows = _query(home, "select max(as_of), count(*), count(distinct user_id) from current_recommendations")
+            as_of, count, people = rows[0]
+            console.print(f"Served: lists for {as_of}, {count:,} rows for {people:,} users")
+        else:
+            console.print("Served: nothing yet")
+        table = Table("as of", "status", "started (UTC)", "seconds", "run", "message", title="Last runs")
+        for row in recent_runs(home.resolve(), 10):
+            took = sum(seconds for _, seconds in row["seconds"] or ())
+            started = f"{row['started_at']:%Y-%m-%d %H:%M}"
+            table.add_row(str(row["as_of"]), row["status"], started, f"{took:.0f}", row["run_id"], row["message"] or "")
+        console.print(table)
+
+
+@app.command()
+def sources() -> None:
+    """List the sources that come with Almanac."""
+    from tasks.sources import load_source, shipped_names
+
+    table = Table("name", "what", "horizon", "repeats", "licence")
+    for name in shipped_names():
+        source = load_source(name)
+        table.add_row(name, source.title, f"{source.horizon_days} d", "yes" if source.repeats else "no", source.licence)
+    console.print(table)
+    console.print("A source of your own is a folder with interactions.sql and source.toml: --source FOLDER")
+
+
+def main() -> None:
+    """Entry point of the console script."""
+    atexit.register(_quiet_exit)
+    app()
+
+
+def _run(source: str, input: Path, as_of: date, home: Path, top_k: int, device: str, verbose: bool) -> None:
+    _prepare_prefect(home.resolve(), verbose)
+    from flows.daily import daily
+
+    console.print(f"[bold]{source}[/bold] as of {as_of}, home {home}")
+    summary = daily(source, str(input), as_of, str(home), top_k, device)
+    _print_summary(summary, home)
+
+
+def _prepare_prefect(home: Path, verbose: bool) -> None:
+    """Prefect keeps its state in the home; its settings are read when it is first imported."""
+    (home / "prefect").mkdir(parents=True, exist_ok=True)
+    os.environ.setdefault("PREFECT_HOME", str(home / "prefect"))
+    os.environ.setdefault("PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS", "120")
+    os.environ.setdefault("PREFECT_SERVER_ANALYTICS_ENABLED", "false")
+    os.environ.setdefault("PREFECT_LOGGING_LEVEL", "INFO" if verbose else "CRITICAL")
+    logger = logging.getLogger("almanac")
+    logger.setLevel(logging.INFO)
+    logger.addHandler(RichHandler(console=console, show_path=False, show_level=False))
+    logger.propagate = False
+
+
+def _print_summary(summary: dict[str, Any], home: Path) -> None:
+    rows: dict[str, dict[str, int]] = {}
+    for table_name, _, fate, _, count in summary["accounting"]:
+        counts = rows.setdefault(table_name, dict.fromkeys(FATES, 0))
+        counts[fate] += count
+    read = Table("rows of", "read", *FATES, title="Rows read")
+    for table_name, counts in rows.items():
+        read.add_row(table_name, f"{sum(counts.values()):,}", *(f"{count:,}" for count in counts.values()))
+    console.print(read)
+    for warning in summary["warnings"]:
+        console.print(f"[yellow]warning[/yellow] {warning['table_name']}: {warning['rule']}")
+    if summary["metrics"]:
+        names = [name for name in summary["metrics"][0] if name not in ("list", "ranker", "k")]
+        at = f"@{summary['metrics'][0]['k']}"
+        metrics = Table(
+            "list", "ranker", *(name + at for name in names), title="Holdouts before the date, full ranking"
+        )
+        for row in summary["metrics"]:
+            metrics.add_row(row["list"], row["ranker"], *(f"{row[name]:.4f}" for name in names))
+        console.print(metrics)
+    for why in summary["why"].values():
+        console.print(f"gate: {why}")
+    nodes, published = summary["nodes"], summary["published"]
+    console.print(f"{nodes['user_nodes']:,} users, {nodes['item_nodes']:,} items, {nodes['entity_nodes']:,} entities")
+    console.print("published: " + ", ".join(f"{count:,} rows {name}" for name, count in published.items()))
+    seconds = summary["seconds"]
+    console.print("seconds: " + ", ".join(f"{step} {took:.1f}" for step, took in seconds.items()))
+    console.print(f"{sum(seconds.values()):.0f} s in all; query it: {home / 'serving' / 'almanac.duckdb'} (read-only)")
+
+
+def _show(user: str, list_name: str, home: Path) -> None:
+    names, rows = _query(
+        home,
+        "select rank, item_id, score, model, reason, reason_item_id from current_recommendations"
+        " where user_id = $user and list = $list order by rank",
+        user=user,
+        list=list_name,
+    )
+    if not rows:
+        raise UsageError(f"no list for user {user!r}; ids are the source's own, as in current_recommendations.user_id")
+    table = Table(*names, title=f"{list_name} of {user}")
+    for row in rows:
+        table.add_row(*(f"{value:.3f}" if isinstance(value, float) else str(value or "") for value in row))
+    console.print(table)
+
+
+def _query(home: Path, query: str, **parameters: object) -> tuple[list[str], list[tuple]]:
+    """Column names and rows from the serving file."""
+    from tasks.warehouse import connect
+
+    file = home / "serving" / "almanac.duckdb"
+    if not file.exists():
+        raise UsageError(f"{home} serves nothing yet; publish first with `almanac run` or `almanac demo`")
+    with connect(file.resolve(), read_only=True) as reader:
+        reader.execute(query, parameters or None)
+        return [column[0] for column in reader.description or ()], reader.fetchall()
+
+
+@contextmanager
+def _reported(verbose: bool) -> Iterator[None]:
+    """Turns errors into a message and an exit code; a traceback only with --verbose."""
+    try:
+        yield
+    except Exception as error:
+        if verbose:
+            raise
+        code = error.exit_code if isinstance(error, AlmanacError) else 1
+        name = type(error).__name__
+        hint = "" if isinstance(error, AlmanacError) else "; run again with --verbose for the traceback"
+        Console(stderr=True, soft_wrap=True).print(f"{name}: {error}{hint}", markup=False, highlight=False)
+        raise typer.Exit(code) from None
+
+
+def _quiet_exit() -> None:
+    """Keeps the interpreter's last lines off the terminal: DuckDB's binding lists objects that Great Expectations keeps."""
+    sys.stderr.flush()
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,27 @@
+"""The configuration of a run: one frozen tree, every default in one place."""
+
+from __future__ import annotations
+
+from datetime import date
+from pathlib import Path
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from models.settings import ModelSettings
+
+DEFAULT_HOME = Path(".almanac")
+
+
+class RunConfig(BaseModel):
+    """One run of one source for one date."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    source: str = Field(description="name of a shipped source, or a folder with SELECTs and source.toml")
+    input: Path = Field(description="folder that holds the source's files")
+    as_of: date = Field(description="the run sees only what is dated before this day, in the source's time zone")
+    home: Path = Field(DEFAULT_HOME, description="folder of warehouse, models and serving files")
+    top_k: int = Field(20, ge=1, le=1000, description="rows per user and list")
+    device: str = Field("cpu", description="torch device of training and scoring: cpu or cuda")
+    history_days: int = Field(90, ge=1, description="days of lists kept in the serving file; Parquet keeps all")
+    model: ModelSettings = Field(default_factory=lambda: ModelSettings())

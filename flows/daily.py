@@ -1,0 +1,149 @@
+"""The daily job: from raw files to published lists, for one source and one date."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, date, datetime
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+from zoneinfo import ZoneInfo
+
+from prefect import flow, runtime, task
+
+from flows.configuration import RunConfig
+from tasks import artifacts, ingest, publish, recommend, runs, transform, validate
+from tasks.errors import AlmanacError, ContractError, DataRefused
+from tasks.sources import Source, load_source
+from tasks.warehouse import exclusive
+
+logger = logging.getLogger("almanac")
+
+
+def is_transient(task: Any, task_run: Any, state: Any) -> bool:
+    """Whether a retry may help: errors with a message for a person come again."""
+    try:
+        state.result()
+    except AlmanacError:
+        return False
+    except Exception:
+        return True
+    return False
+
+
+RETRIED: dict[str, Any] = {"retries": 2, "retry_delay_seconds": 5, "retry_condition_fn": is_transient}
+land = task(ingest.land, name="land", timeout_seconds=3600, **RETRIED)
+validate_delivery = task(validate.validate_delivery, name="validate delivery", timeout_seconds=3600)
+load = task(ingest.load, name="load", timeout_seconds=3600)
+build_staging = task(transform.build_staging, name="stage", timeout_seconds=3600)
+validate_staging = task(validate.validate_staging, name="validate staging", timeout_seconds=3600)
+build_graph = task(transform.build_graph, name="graph", timeout_seconds=3600)
+judge = task(recommend.judge, name="judge", timeout_seconds=4 * 3600)
+train = task(recommend.train, name="train", timeout_seconds=4 * 3600)
+score = task(recommend.score, name="score", timeout_seconds=3600)
+audit = task(publish.audit, name="audit", timeout_seconds=600)
+publish_lists = task(publish.publish, name="publish", timeout_seconds=600, **RETRIED)
+
+
+@flow(name="almanac-daily", flow_run_name="{source}-{as_of}", log_prints=False)
+def daily(
+    source: str, input: str, as_of: date | None = None, home: str = ".almanac", top_k: int = 20, device: str = "cpu"
+) -> dict[str, Any]:
+    """Publishes the lists of one date; without `as_of`, of the day the run was scheduled for in the source's time zone."""
+    if as_of is None:
+        zone = ZoneInfo(load_source(source).time_zone)
+        as_of = runtime.flow_run.scheduled_start_time.astimezone(zone).date()
+    return run(RunConfig(source=source, input=Path(input), as_of=as_of, home=Path(home), top_k=top_k, device=device))
+
+
+def run(config: RunConfig) -> dict[str, Any]:
+    """Every step in order, inside a flow; returns what the command line shows.
+
+    Raises `AlmanacError`s as they are, after the run's row says how it ended; what was published before stays served.
+    """
+    source = load_source(config.source)
+    home, input_root, as_of = config.home.resolve(), config.input.resolve(), config.as_of
+    if not input_root.is_dir():
+        raise ContractError(
+            f"{config.input} is no folder; --input takes the folder that holds the files of {source.name}"
+        )
+    run_id, started_at = uuid4().hex[:12], _now()
+    seconds: dict[str, float] = {}
+    with exclusive(home):
+        runs.claim_home(home, source, input_root)
+        runs.start_run(home, source, input_root, as_of, run_id, started_at, config.model_dump(mode="json"))
+        try:
+            summary = _steps(config, source, home, input_root, run_id, started_at, seconds)
+        except BaseException as error:
+            status = "refused" if isinstance(error, DataRefused) else "failed"
+            runs.finish_run(home, run_id, status, _now(), seconds, None, f"{type(error).__name__}: {error}")
+            raise
+        runs.finish_run(home, run_id, "published", _now(), seconds, summary["model_version"], None)
+        with _timed("report", seconds):
+            artifacts.show_quality(summary.pop("quality"), source.name)
+            artifacts.show_metrics(home, as_of, source.name)
+            artifacts.show_sample(home, as_of, source.name)
+            summary["metrics"] = artifacts.metric_table(home, as_of)
+    return summary | {"run_id": run_id, "as_of": as_of, "source": source.name, "seconds": seconds, "home": str(home)}
+
+
+def _steps(
+    config: RunConfig,
+    source: Source,
+    home: Path,
+    input_root: Path,
+    run_id: str,
+    started_at: datetime,
+    seconds: dict[str, float],
+) -> dict[str, Any]:
+    as_of, device, top_k = config.as_of, config.device, config.top_k
+    with _timed("land", seconds):
+        land(home, source, input_root, as_of)
+    with _timed("validate", seconds):
+        quality = validate_delivery(home, source, as_of, run_id)
+    with _timed("load", seconds):
+        accounting = load(home, source, as_of, started_at, run_id)
+    with _timed("stage", seconds):
+        build_staging(home, source, as_of)
+    with _timed("validate", seconds):
+        quality += validate_staging(home, source, as_of, run_id)
+    with _timed("graph", seconds):
+        nodes = build_graph(home, source, as_of)
+        runs.describe_run(home, as_of, run_id)
+    with _timed("judge", seconds):
+        choice = judge(home, source, as_of, config.model, top_k, device, run_id)
+    with _timed("train", seconds):
+        version = train(home, source, as_of, config.model, choice["epochs"], device, run_id, started_at)
+    with _timed("score", seconds):
+        score(home, source, as_of, top_k, choice, version, device)
+    with _timed("audit", seconds):
+        quality += audit(home, source, as_of, top_k, run_id)
+    with _timed("publish", seconds):
+        published = publish_lists(home, source, as_of, run_id, started_at, config.history_days)
+    return {
+        "accounting": accounting,
+        "nodes": nodes,
+        "why": choice["why"],
+        "model_version": version,
+        "published": published,
+        "quality": quality,
+        "warnings": [result for result in quality if result["severity"] == "warning" and not result["success"]],
+    }
+
+
+@contextmanager
+def _timed(step: str, seconds: dict[str, float]) -> Iterator[None]:
+    """Adds the wall time to `seconds[step]` and logs it."""
+    start = time.monotonic()
+    yield
+    took = time.monotonic() - start
+    seconds[step] = round(seconds.get(step, 0.0) + took, 3)
+    logger.info("%-9s %6.1f s", step, took)
+
+
+def _now() -> datetime:
+    """UTC, without a zone, as the warehouse stores it."""
+    return datetime.now(UTC).replace(tzinfo=None)

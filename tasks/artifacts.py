@@ -1,0 +1,54 @@
+"""What a person sees in Prefect's UI: quality results, model against baselines, a sample of lists with reasons."""
+
+from __future__ import annotations
+
+from datetime import date
+from pathlib import Path
+from typing import Any
+
+from prefect.artifacts import create_table_artifact
+
+from tasks.warehouse import exists, open_warehouse
+
+SAMPLED_USERS = 5
+SAMPLED_RANKS = 5
+
+
+def show_quality(results: list[dict[str, Any]], source: str) -> None:
+    """Every expectation of the run, failures first."""
+    columns = ("table_name", "rule", "severity", "success", "checked", "failed", "observed")
+    rows = [{name: result.get(name) for name in columns} for result in results]
+    rows.sort(key=lambda row: (row["success"], row["severity"], row["table_name"], row["rule"]))
+    create_table_artifact(rows, key=f"quality-{source}", description="Expectations on deliveries, staging and lists")
+
+
+def metric_table(home: Path, as_of: date) -> list[dict[str, Any]]:
+    """Per list and ranker the mean of each metric over the holdouts, best NDCG first."""
+    with open_warehouse(home) as warehouse:
+        if not exists(warehouse, "mart.metrics"):
+            return []
+        pivot = (
+            "pivot (select list, ranker, metric, value, users, k from mart.metrics where as_of = $as_of)"
+            " on metric using sum(value * users) / sum(users) group by list, ranker, k"
+        )
+        query = f"from ({pivot}) order by list desc, ndcg desc, ranker"
+        return warehouse.sql(query, params={"as_of": as_of}).to_arrow_table().to_pylist()
+
+
+def show_metrics(home: Path, as_of: date, source: str) -> None:
+    """Model against baselines on the holdouts before `as_of`."""
+    create_table_artifact(metric_table(home, as_of), key=f"metrics-{source}", description=f"Holdouts before {as_of}")
+
+
+def show_sample(home: Path, as_of: date, source: str) -> None:
+    """The head of the lists of a few users, with reasons."""
+    query = (
+        "select list, user_id, rank, item_id, score, model, reason, reason_item_id from mart.recommendations"
+        " where as_of = $as_of and rank <= $ranks and user_id in ("
+        "   select distinct user_id from mart.recommendations where as_of = $as_of order by hash(user_id) limit $users)"
+        " order by user_id, list desc, rank"
+    )
+    with open_warehouse(home) as warehouse:
+        parameters = {"as_of": as_of, "ranks": SAMPLED_RANKS, "users": SAMPLED_USERS}
+        rows = warehouse.sql(query, params=parameters).to_arrow_table().to_pylist()
+    create_table_artifact(rows, key=f"lists-{source}", description=f"A sample of the lists of {as_of}")

@@ -1,0 +1,123 @@
+"""The record of runs: who runs, on what, with which code, and how it ended."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from datetime import date, datetime
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from duckdb import DuckDBPyConnection
+
+from tasks.errors import UsageError
+from tasks.ingest import source_snapshot
+from tasks.sources import Source
+from tasks.warehouse import SQL, exists, open_warehouse, scalar, transaction
+
+RUNS = (
+    "run_id varchar, source varchar, as_of date, status varchar, started_at timestamp, finished_at timestamp,"
+    " input varchar, source_snapshot varchar, code_version varchar, config varchar, model_version varchar,"
+    " user_count bigint, item_count bigint, event_count bigint, seconds map(varchar, double), message varchar"
+)
+
+
+def claim_home(home: Path, source: Source, input_root: Path) -> None:
+    """Binds a home to one source and one input root at its first run; raises `UsageError` for any other."""
+    claim = {"source": source.name, "input": str(input_root)}
+    path = home / "home.json"
+    if not path.exists():
+        path.write_text(json.dumps(claim, indent=2) + "\n")
+        return
+    held = json.loads(path.read_text())
+    if held != claim:
+        raise UsageError(
+            f"{home} belongs to source {held['source']} with input {held['input']}; "
+            f"give this one its own: --home .almanac-{source.name}"
+        )
+
+
+def start_run(
+    home: Path, source: Source, input_root: Path, as_of: date, run_id: str, at: datetime, config: dict
+) -> None:
+    """Opens the run's row; runs that never closed theirs were killed and are marked so."""
+    with open_warehouse(home) as warehouse, transaction(warehouse):
+        warehouse.execute(f"create table if not exists mart.runs ({RUNS})")
+        warehouse.execute(
+            "update mart.runs set status = 'killed', finished_at = $at where status = 'running'", {"at": at}
+        )
+        warehouse.execute(
+            "insert into mart.runs by name select $run_id as run_id, $source as source, $as_of as as_of, 'running' as status,"
+            " $at as started_at, $input as input, $code as code_version, $config as config",
+            {
+                "run_id": run_id,
+                "source": source.name,
+                "as_of": as_of,
+                "at": at,
+                "input": str(input_root),
+                "code": code_version(),
+                "config": json.dumps(config, default=str),
+            },
+        )
+
+
+def describe_run(home: Path, as_of: date, run_id: str) -> None:
+    """Adds to the run's row what it rests on, before anything is published."""
+    with open_warehouse(home) as warehouse, transaction(warehouse):
+        counts = {
+            "user_count": "select count(*) from graph.user_nodes",
+            "item_count": "select count(*) from graph.item_nodes",
+            "event_count": "select count(*) from graph.interaction_edges",
+        }
+        columns = {name: scalar(warehouse, query) for name, query in counts.items()}
+        columns["source_snapshot"] = source_snapshot(warehouse, as_of)
+        _update(warehouse, run_id, columns)
+
+
+def finish_run(
+    home: Path,
+    run_id: str,
+    status: str,
+    at: datetime,
+    seconds: dict[str, float],
+    model_version: str | None,
+    message: str | None,
+) -> None:
+    """Closes the run's row: status is published, refused or failed."""
+    with open_warehouse(home) as warehouse, transaction(warehouse):
+        _update(
+            warehouse, run_id, {"status": status, "finished_at": at, "model_version": model_version, "message": message}
+        )
+        names, values = list(seconds), list(seconds.values())
+        warehouse.execute(
+            "update mart.runs set seconds = map($names::varchar[], $values::double[]) where run_id = $run_id",
+            {"names": names, "values": values, "run_id": run_id},
+        )
+
+
+def recent_runs(home: Path, count: int) -> list[dict[str, Any]]:
+    """The newest runs of a home, newest first."""
+    with open_warehouse(home) as warehouse:
+        if not exists(warehouse, "mart.runs"):
+            return []
+        query = "select * from mart.runs order by started_at desc limit $count"
+        return warehouse.sql(query, params={"count": count}).to_arrow_table().to_pylist()
+
+
+def code_version() -> str:
+    """The installed version and a hash of the Python and SQL that runs."""
+    root = SQL.parent
+    digest = hashlib.sha256()
+    for folder in ("flows", "tasks", "models", "sql"):
+        for file in sorted((root / folder).rglob("*.[ps][yq]*")):
+            if "__pycache__" not in file.parts:
+                digest.update(file.read_bytes())
+    return f"{version('almanac')}+{digest.hexdigest()[:12]}"
+
+
+def _update(warehouse: DuckDBPyConnection, run_id: str, columns: dict[str, Any]) -> None:
+    for column, value in columns.items():
+        warehouse.execute(
+            f"update mart.runs set {column} = $value where run_id = $run_id", {"value": value, "run_id": run_id}
+        )
