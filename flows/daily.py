@@ -12,7 +12,8 @@ from typing import Any
 from uuid import uuid4
 from zoneinfo import ZoneInfo
 
-from prefect import flow, runtime, task
+from prefect import flow, task
+from prefect.runtime import flow_run
 
 from flows.configuration import RunConfig
 from tasks import artifacts, ingest, publish, recommend, runs, transform, validate
@@ -35,17 +36,17 @@ def is_transient(task: Any, task_run: Any, state: Any) -> bool:
 
 
 RETRIED: dict[str, Any] = {"retries": 2, "retry_delay_seconds": 5, "retry_condition_fn": is_transient}
-land = task(ingest.land, name="land", timeout_seconds=3600, **RETRIED)
-validate_delivery = task(validate.validate_delivery, name="validate delivery", timeout_seconds=3600)
-load = task(ingest.load, name="load", timeout_seconds=3600)
-build_staging = task(transform.build_staging, name="stage", timeout_seconds=3600)
-validate_staging = task(validate.validate_staging, name="validate staging", timeout_seconds=3600)
-build_graph = task(transform.build_graph, name="graph", timeout_seconds=3600)
-judge = task(recommend.judge, name="judge", timeout_seconds=4 * 3600)
-train = task(recommend.train, name="train", timeout_seconds=4 * 3600)
-score = task(recommend.score, name="score", timeout_seconds=3600)
-audit = task(publish.audit, name="audit", timeout_seconds=600)
-publish_lists = task(publish.publish, name="publish", timeout_seconds=600, **RETRIED)
+land = task(name="land", timeout_seconds=3600, **RETRIED)(ingest.land)
+validate_delivery = task(name="validate delivery", timeout_seconds=3600)(validate.validate_delivery)
+load = task(name="load", timeout_seconds=3600)(ingest.load)
+build_staging = task(name="stage", timeout_seconds=3600)(transform.build_staging)
+validate_staging = task(name="validate staging", timeout_seconds=3600)(validate.validate_staging)
+build_graph = task(name="graph", timeout_seconds=3600)(transform.build_graph)
+judge = task(name="judge", timeout_seconds=4 * 3600)(recommend.judge)
+train = task(name="train", timeout_seconds=4 * 3600)(recommend.train)
+score = task(name="score", timeout_seconds=3600)(recommend.score)
+audit = task(name="audit", timeout_seconds=600)(publish.audit)
+publish_lists = task(name="publish", timeout_seconds=600, **RETRIED)(publish.publish)
 
 
 @flow(name="almanac-daily", flow_run_name="{source}-{as_of}", log_prints=False)
@@ -53,10 +54,12 @@ def daily(
     source: str, input: str, as_of: date | None = None, home: str = ".almanac", top_k: int = 20, device: str = "cpu"
 ) -> dict[str, Any]:
     """Publishes the lists of one date; without `as_of`, of the day the run was scheduled for in the source's time zone."""
-    if as_of is None:
-        zone = ZoneInfo(load_source(source).time_zone)
-        as_of = runtime.flow_run.scheduled_start_time.astimezone(zone).date()
-    return run(RunConfig(source=source, input=Path(input), as_of=as_of, home=Path(home), top_k=top_k, device=device))
+    scheduled = flow_run.scheduled_start_time.astimezone(ZoneInfo(load_source(source).time_zone)).date()
+    return run(
+        RunConfig(
+            source=source, input=Path(input), as_of=as_of or scheduled, home=Path(home), top_k=top_k, device=device
+        )
+    )
 
 
 def run(config: RunConfig) -> dict[str, Any]:

@@ -75,6 +75,11 @@ class Trials:
             total += pooled / pooled.max().clamp(min=1e-12)
         return list(self.measured)[int(total.argmax())]
 
+    def cross_fitted(self, lists: tuple[str, ...], holdout_count: int) -> list[float]:
+        """For each holdout the option that is best on the others; a single holdout has none and chooses for itself."""
+        everyone = list(range(holdout_count))
+        return [self.best(lists, [other for other in everyone if other != number] or everyone) for number in everyone]
+
 
 def evaluate(
     graph: Graph,
@@ -121,13 +126,14 @@ def evaluate(
 
 
 def _holdouts(graph: Graph, horizon_days: int) -> tuple[list[Holdout], int]:
-    """As many of the last four horizons as leave one horizon to learn and one of history before the first."""
+    """Oldest first, as many of the last four horizons as leave one to learn from and some history before it.
+
+    Also how many days before as_of the first begins. Horizons in which nobody known did anything known are left out.
+    """
     oldest = int(graph.interactions.age_days.max()) if len(graph.interactions.age_days) else 0
-    count = max(0, min(MOST_HOLDOUTS, oldest // horizon_days - 2))
+    count = max(0, min(MOST_HOLDOUTS, (oldest - 1) // horizon_days - 1))
     holdouts = [_holdout(graph, horizon_days, number * horizon_days) for number in range(count, 0, -1)]
-    return [
-        holdout for holdout in holdouts if all(len(users) for users in holdout.users.values())
-    ], count * horizon_days
+    return [holdout for holdout in holdouts if all(map(len, holdout.users.values()))], count * horizon_days
 
 
 def _holdout(graph: Graph, horizon_days: int, back_days: int) -> Holdout:
@@ -153,27 +159,36 @@ def _metrics(ranker: Ranker, holdout: Holdout, list_name: str, repeats: bool, k:
 def _chosen(
     holdouts: list[Holdout], trials: dict[str, Trials], k: int, repeats: bool, settings: ModelSettings
 ) -> Evaluation:
+    trials = trials if holdouts else {}
     everyone = list(range(len(holdouts)))
-    rows, user_ndcg, options = [], {name: {} for name in LISTS}, {name: {} for name in LISTS}
-    for list_name in LISTS if holdouts else ():
+    rows: list[MetricRow] = []
+    ndcg: dict[str, dict[str, Tensor]] = {name: {} for name in LISTS}
+    for list_name in LISTS:
         for ranker, trial in trials.items():
-            judged = LISTS if ranker == MODEL else (list_name,)
-            options[list_name][ranker] = trial.best(judged, everyone)
-            ndcg = []
-            for number in everyone:
-                others = [other for other in everyone if other != number] or everyone
-                measured = trial.measured[trial.best(judged, others)][list_name][number]
-                ndcg.append(measured["ndcg"])
-                for metric, values in measured.items():
-                    day = holdouts[number].graph.as_of
-                    rows.append(MetricRow(list_name, ranker, day, metric, float(values.mean()), len(measured["ndcg"])))
-            user_ndcg[list_name][ranker] = torch.cat(ndcg)
-    epochs = int(options[LISTS[0]].get(MODEL, settings.epochs))
-    for chosen in options.values():
-        chosen.pop(MODEL, None)
-    users = {
-        name: torch.cat([holdout.users[name if repeats else "discover"] for holdout in holdouts]).cpu()
-        for name in (LISTS if holdouts else ())
-    }
-    days = tuple(holdout.graph.as_of for holdout in holdouts)
-    return Evaluation(k, repeats, days, tuple(rows), users, user_ndcg, epochs, options)
+            options = trial.cross_fitted(_judged(ranker, list_name), len(holdouts))
+            measured = [trial.measured[option][list_name][number] for number, option in enumerate(options)]
+            ndcg[list_name][ranker] = torch.cat([metrics["ndcg"] for metrics in measured])
+            for holdout, metrics in zip(holdouts, measured, strict=True):
+                users = len(metrics["ndcg"])
+                for metric, values in metrics.items():
+                    rows.append(MetricRow(list_name, ranker, holdout.graph.as_of, metric, float(values.mean()), users))
+    none = torch.zeros(0, dtype=torch.int64)
+    users_of = {name: [holdout.users[name if repeats else "discover"].cpu() for holdout in holdouts] for name in LISTS}
+    return Evaluation(
+        k=k,
+        repeats=repeats,
+        holdout_dates=tuple(holdout.graph.as_of for holdout in holdouts),
+        rows=tuple(rows),
+        user_index={name: torch.cat([none, *users]) for name, users in users_of.items()},
+        user_ndcg=ndcg,
+        epochs=int(trials[MODEL].best(LISTS, everyone)) if holdouts else settings.epochs,
+        options={
+            name: {ranker: trial.best((name,), everyone) for ranker, trial in trials.items() if ranker != MODEL}
+            for name in LISTS
+        },
+    )
+
+
+def _judged(ranker: str, list_name: str) -> tuple[str, ...]:
+    """The lists that choose a ranker's option: one network serves both, a baseline is fitted for each."""
+    return LISTS if ranker == MODEL else (list_name,)

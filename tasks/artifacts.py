@@ -8,7 +8,7 @@ from typing import Any
 
 from prefect.artifacts import create_table_artifact
 
-from tasks.warehouse import exists, open_warehouse
+from tasks.warehouse import exists, open_warehouse, set_variables
 
 SAMPLED_USERS = 5
 SAMPLED_RANKS = 5
@@ -28,11 +28,12 @@ def metric_table(home: Path, as_of: date) -> list[dict[str, Any]]:
         if not exists(warehouse, "mart.metrics"):
             return []
         pivot = (
-            "pivot (select list, ranker, metric, value, users, k from mart.metrics where as_of = $as_of)"
+            "pivot (select list, ranker, metric, value, users, k from mart.metrics where as_of = getvariable('as_of'))"
             " on metric using sum(value * users) / sum(users) group by list, ranker, k"
         )
         query = f"from ({pivot}) order by list desc, ndcg desc, ranker"
-        return warehouse.sql(query, params={"as_of": as_of}).to_arrow_table().to_pylist()
+        set_variables(warehouse, as_of=as_of)
+        return warehouse.sql(query).to_arrow_table().to_pylist()
 
 
 def show_metrics(home: Path, as_of: date, source: str) -> None:

@@ -21,13 +21,14 @@ import great_expectations as gx
 import sqlalchemy as sa
 from duckdb import DuckDBPyConnection
 from duckdb_sqlalchemy import ConnectionWrapper
-from great_expectations.datasource.fluent import SQLDatasource
-from great_expectations.execution_engine import SqlAlchemyExecutionEngine
+from great_expectations.datasource.fluent.sql_datasource import SQLDatasource
+from great_expectations.execution_engine.sqlalchemy_execution_engine import SqlAlchemyExecutionEngine
+from sqlalchemy.dialects import postgresql
 from sqlalchemy.pool import StaticPool
 
 from tasks.errors import ExpectationError
 
-logging.getLogger("great_expectations").setLevel(logging.WARNING)
+logging.getLogger("great_expectations.data_context.types.base").setLevel(logging.WARNING)  # it set INFO itself
 _live: dict[str, DuckDBPyConnection] = {}  # the connection under validation, by the name in the connection string
 
 
@@ -36,7 +37,7 @@ class DuckDBExecutionEngine(SqlAlchemyExecutionEngine):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self.dialect_module = sa.dialects.postgresql
+        self.dialect_module = postgresql
 
     @contextlib.contextmanager
     def get_connection(self) -> Iterator[sa.Connection]:
@@ -59,10 +60,10 @@ class DuckDBDatasource(SQLDatasource):
             creator=lambda: ConnectionWrapper(_live[name].cursor()),
         )
 
-    def get_execution_engine(self) -> DuckDBExecutionEngine:
+    def get_execution_engine(self) -> SqlAlchemyExecutionEngine:
         if self._execution_engine is None:
             self._execution_engine = DuckDBExecutionEngine(engine=self.get_engine())
-        return self._execution_engine
+        return self._execution_engine  # pyright: ignore
 
 
 @dataclass(frozen=True)
@@ -88,7 +89,7 @@ def check(
     """
     _live["warehouse"] = warehouse
     context = gx.get_context(mode="ephemeral")
-    context.variables.progress_bars = {"globally": False, "metric_calculations": False}
+    context.variables.progress_bars = {"globally": False, "metric_calculations": False}  # pyright: ignore
     schema, name = table.split(".")
     datasource = context.data_sources.add_duckdb("warehouse", connection_string="duckdb://live/warehouse")
     asset = datasource.add_table_asset(name=table, table_name=name, schema_name=schema)

@@ -84,7 +84,7 @@ def _positions(column: pa.ChunkedArray, names: tuple[str, ...]) -> Tensor:
 
 
 def _edges(table: pa.Table, kind: str, relations: tuple[str, ...]) -> Edges:
-    rows = table.filter(pc.equal(table["source_kind"], kind))
+    rows = table.filter(pc.field("source_kind") == kind)
     return Edges(
         source_index=_tensor(rows["source_index"]),
         target_index=_tensor(rows["target_index"]),

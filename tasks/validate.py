@@ -84,7 +84,8 @@ def _reject_rows(warehouse: DuckDBPyConnection, table: str, result: Result) -> N
 
 def _message(result: Result, suite: Path, run_id: str) -> str:
     measured = f"{result.failed:,} of {result.checked:,} rows" if result.failed else f"found {result.observed}"
-    return f"{result.table_name}: {result.rule} failed ({measured}); see mart.quality run {run_id}, then fix the delivery or {suite}"
+    found = f"{result.table_name}: {result.rule} failed ({measured})"
+    return f"{found}; see mart.quality run {run_id}, then fix the delivery or {suite}"
 
 
 def record(warehouse: DuckDBPyConnection, results: list[dict[str, Any]], run_id: str) -> None:

@@ -32,7 +32,7 @@ def connect(
     """
     config: dict[str, str | bool | int | float | list[str]] = {
         "memory_limit": memory_limit,
-        "autoinstall_known_extensions": "false",
+        "autoinstall_known_extensions": False,
     }
     if path is not None or temp_directory is not None:
         config["temp_directory"] = str(temp_directory or Path(str(path)).parent / "spill")

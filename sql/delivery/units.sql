@@ -2,7 +2,11 @@
 -- A unit of a delivered file that the file no longer holds is 'gone'. Units dated on or after as_of are not looked at.
 -- A unit replaced by another file's day stays 'unchanged' while its own content does: old files do not win their day back.
 -- key: table_name, source_file, delivery_date
-with counted as (
+with landed as (
+    select * from delivery.hashes
+),
+
+counted as (
     select *
     from delivery.counts
     where
@@ -25,7 +29,7 @@ joined as (
         coalesce(counted.source_file, known.source_file) as source_file,
         coalesce(counted.delivery_date, known.delivery_date) as delivery_date,
         coalesce(counted.row_count, 0) as row_count,
-        hashes.content_hash,
+        landed.content_hash,
         known.row_count as known_row_count,
         known.content_hash as known_hash,
         coalesce(known.version, 0) as known_version,
@@ -34,10 +38,10 @@ joined as (
         on
             counted.source_file = known.source_file
             and (counted.delivery_date is not distinct from known.delivery_date)
-    left join delivery.hashes as hashes
+    left join landed
         on
-            counted.source_file = hashes.source_file
-            and (counted.delivery_date is not distinct from hashes.delivery_date)
+            counted.source_file = landed.source_file
+            and (counted.delivery_date is not distinct from landed.delivery_date)
 )
 
 select

@@ -40,7 +40,7 @@ def test_empty_places_of_a_short_list_are_no_hits() -> None:
 @settings(max_examples=30, deadline=None)
 def test_all_metrics_are_those_of_torch_geometric(cases: list[tuple[list[int], set[int]]]) -> None:
     items = torch.tensor([ranking[:K] for ranking, _ in cases])
-    truth = torch.tensor([(user, item) for user, (_, true) in enumerate(cases) for item in sorted(true)]).T
+    truth = torch.tensor([(user, item) for user, (_, true) in enumerate(cases) for item in sorted(true)]).T.contiguous()
     hit, count = hits(items, torch.arange(len(cases)), truth[0], truth[1], ITEMS)
     for name, metric in METRICS.items():
         peer = PEERS[name](k=K)

@@ -16,10 +16,10 @@ AS_OF = date(2024, 1, 1)
 
 def edges(triples: Iterable[tuple[int, int]] = (), age_days: int = NEVER) -> Edges:
     """(source, target) edges of relation 0 and weight 1."""
-    pairs = torch.tensor(list(triples), dtype=torch.int64).reshape(-1, 2)
-    count = len(pairs)
+    pairs = torch.tensor(list(triples), dtype=torch.int64).reshape(-1, 2).T.contiguous()
+    count = pairs.shape[1]
     ages = torch.full((count,), age_days, dtype=torch.int32)
-    return Edges(pairs[:, 0], pairs[:, 1], torch.zeros(count, dtype=torch.int64), torch.ones(count), ages)
+    return Edges(pairs[0], pairs[1], torch.zeros(count, dtype=torch.int64), torch.ones(count), ages)
 
 
 def tiny_graph(
@@ -33,13 +33,13 @@ def tiny_graph(
 ) -> Graph:
     """A graph of (user, item, age_days[, event type]) events; items are known since their first event, else not at all."""
     rows = sorted({(*event, 0)[:4] for event in events}, key=lambda row: (row[0], row[1], row[2], row[3]))
-    columns = torch.tensor(rows, dtype=torch.int64).reshape(-1, 4)
+    columns = torch.tensor(rows, dtype=torch.int64).reshape(-1, 4).T.contiguous()
     days = [as_of - timedelta(days=row[2]) for row in rows]
-    age_days = columns[:, 2].to(torch.int32)
+    age_days = columns[2].to(torch.int32)
     interactions = Interactions(
-        columns[:, 0],
-        columns[:, 1],
-        columns[:, 3],
+        columns[0],
+        columns[1],
+        columns[3],
         age_days,
         torch.ones(len(rows)),
         torch.tensor([year_phase(day) for day in days]),
@@ -48,7 +48,7 @@ def tiny_graph(
     users = max([users, *(row[0] + 1 for row in rows)])
     items = max([items, *(row[1] + 1 for row in rows)])
     known_since = torch.zeros(items, dtype=torch.int32)
-    known_since.scatter_reduce_(0, columns[:, 1], age_days, "amax")
+    known_since.scatter_reduce_(0, columns[1], age_days, "amax")
     entities = item_entities or edges()
     return Graph(
         as_of=as_of,
