@@ -28,7 +28,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode="markdown",
 )
-console = Console()
+console = Console(width=None if sys.stdout.isatty() else 120)
 FATES = ("loaded", "unchanged", "excluded", "deferred", "quarantined")
 
 Home = Annotated[Path, typer.Option(help="Folder of warehouse, models and serving files; one per source.")]

@@ -49,17 +49,24 @@ audit = task(name="audit", timeout_seconds=600)(publish.audit)
 publish_lists = task(name="publish", timeout_seconds=600, **RETRIED)(publish.publish)
 
 
-@flow(name="almanac-daily", flow_run_name="{source}-{as_of}", log_prints=False)
+def run_name() -> str:
+    """Source and date, whether the date was given or follows from the schedule."""
+    given = flow_run.parameters
+    return f"{given['source']}-{given.get('as_of') or scheduled_date(given['source'])}"
+
+
+def scheduled_date(source: str) -> date:
+    """The day for which the current flow run was scheduled, in the source's time zone."""
+    return flow_run.scheduled_start_time.astimezone(ZoneInfo(load_source(source).time_zone)).date()
+
+
+@flow(name="almanac-daily", flow_run_name=run_name)
 def daily(
     source: str, input: str, as_of: date | None = None, home: str = ".almanac", top_k: int = 20, device: str = "cpu"
 ) -> dict[str, Any]:
     """Publishes the lists of one date; without `as_of`, of the day the run was scheduled for in the source's time zone."""
-    scheduled = flow_run.scheduled_start_time.astimezone(ZoneInfo(load_source(source).time_zone)).date()
-    return run(
-        RunConfig(
-            source=source, input=Path(input), as_of=as_of or scheduled, home=Path(home), top_k=top_k, device=device
-        )
-    )
+    day = as_of or scheduled_date(source)
+    return run(RunConfig(source=source, input=Path(input), as_of=day, home=Path(home), top_k=top_k, device=device))
 
 
 def run(config: RunConfig) -> dict[str, Any]:

@@ -69,15 +69,17 @@ class Network(nn.Module):
         """
         history, users = snapshot.history, len(snapshot.users)
         sums = [propagate(history.items, kernel, items).view(users, -1, items.shape[1]) for kernel in history.kernels]
+        sources: list[Tensor | None] = [*torch.cat(sums, dim=1).unbind(1), None, None]
         if snapshot.user_entities is not None:
-            sums.append(snapshot.user_entities(self.entity_embeddings(snapshot))[:, None])
-        else:
-            sums.append(sums[0].new_zeros(users, 1, items.shape[1]))
+            sources[-2] = snapshot.user_entities(self.entity_embeddings(snapshot))
         if snapshot.friends is not None and snapshot.friend_history is not None:
-            sums.append(snapshot.friends(snapshot.friend_history(items))[:, None])
-        else:
-            sums.append(sums[0].new_zeros(users, 1, items.shape[1]))
-        return normalize(torch.einsum("bcd,hcd->hbd", torch.cat(sums, dim=1), self.mix), dim=-1)
+            sources[-1] = snapshot.friends(snapshot.friend_history(items))
+        nothing = items.new_zeros(users, items.shape[1])
+        mixed = [
+            sum((alpha * source for alpha, source in zip(mix, sources, strict=True) if source is not None), nothing)
+            for mix in self.mix
+        ]
+        return normalize(torch.stack(mixed), dim=-1)
 
     def trends(self, snapshot: Snapshot) -> tuple[Tensor, Tensor]:
         """Σ_w p_w log(1 + pop_w) over the recent windows, and over those of the earlier years: float32 [2, I] each."""
@@ -102,7 +104,8 @@ class Network(nn.Module):
         if self.settings.taste:
             items = self.item_embeddings(snapshot)
             users = self.user_vectors(snapshot, items) * self.log_temperature.exp()[:, None, None]
-            targets = dropout(normalize(items, dim=-1), self.settings.dropout, self.training)
+            users = dropout(users, self.settings.dropout, self.training)
+            targets = normalize(items, dim=-1)
             for_you, discover = (torch.addmm(bias, user, targets.T) for bias, user in zip(trend, users, strict=True))
         else:
             for_you, discover = (bias.repeat(len(snapshot.users), 1) for bias in trend)

@@ -96,7 +96,7 @@ class _Pairs:
         pair, edge = ranges(hop.adjacency.row_offsets[self.item], hop.adjacency.row_offsets[self.item + 1])
         known = hop.weight[edge] > 0
         pair, edge = pair[known], edge[known]
-        entity = hop.adjacency.column[edge]
+        entity = hop.adjacency.column[edge].long()
         entities = self.network.entity_embeddings(self.snapshot)
         agreement = (self.user[self.row[pair]] * entities[entity]).sum(1) * hop.weight[edge]
         start = torch.full((len(self.item),), -torch.inf, device=self.item.device)

@@ -14,17 +14,18 @@ from torch.nn.functional import embedding_bag
 class Adjacency:
     """Edges row ← column in row order, and the way to read them in column order. Duplicate edges add up."""
 
-    row_offsets: Tensor  # int64 [R+1]
-    column: Tensor  # int64 [E], sorted by row
-    column_offsets: Tensor  # int64 [C+1]
-    row: Tensor  # int64 [E], sorted by column
-    by_column: Tensor  # int64 [E], position in row order of each edge in column order
+    row_offsets: Tensor  # int32 [R+1]
+    column: Tensor  # int32 [E], sorted by row
+    column_offsets: Tensor  # int32 [C+1]
+    row: Tensor  # int32 [E], sorted by column
+    by_column: Tensor  # int32 [E], position in row order of each edge in column order
 
     @classmethod
     def build(cls, row: Tensor, column: Tensor, row_count: int, column_count: int) -> Adjacency:
         """From edges sorted by row. row, column: int64 [E]."""
         by_column = torch.argsort(column, stable=True)
-        return cls(offsets(row, row_count), column, offsets(column[by_column], column_count), row[by_column], by_column)
+        tensors = offsets(row, row_count), column, offsets(column[by_column], column_count), row[by_column], by_column
+        return cls(*(tensor.int() for tensor in tensors))
 
 
 def offsets(sorted_index: Tensor, count: int) -> Tensor:

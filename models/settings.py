@@ -11,19 +11,20 @@ class ModelSettings(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     dimension: int = Field(default=128, ge=2, description="numbers per embedding")
-    half_lives_days: tuple[float, ...] = Field(default=
-        (7.0, 30.0, 120.0), description="decays of the taste, in days; 'for ever' is added"
+    half_lives_days: tuple[float, ...] = Field(
+        default=(7.0, 30.0, 120.0), description="decays of the taste, in days; 'for ever' is added"
     )
-    phase: bool = Field(default=True, description="kernels of the time of year and week, and trends of the earlier years")
+    phase: bool = Field(
+        default=True, description="kernels of the time of year and week, and trends of the earlier years"
+    )
     facts: bool = Field(default=True, description="hop over item-entity, user-entity and user-user edges")
     taste: bool = Field(default=True, description="off: the log-linear repeat and trend alone, a baseline")
-    epochs: int = Field(default=6, ge=1, description="most passes over the snapshots; the holdouts choose how many are made")
+    epochs: int = Field(
+        default=6, ge=1, description="most passes over the snapshots; the holdouts choose how many are made"
+    )
     learning_rate: float = Field(default=5e-3, gt=0, description="of Adam, at the start of its cosine")
     dropout: float = Field(default=0.4, ge=0, lt=1, description="share of the taste's components dropped in training")
     snapshot_every_days: int = Field(default=7, ge=1, description="days between the past dates trained on")
     snapshot_count: int = Field(default=90, ge=1, description="most past dates trained on, newest first")
     snapshot_half_life_days: float = Field(default=180.0, gt=0, description="days after which a past date counts half")
-    users_per_step: int = Field(default=
-        1024, ge=1, description="users of one optimizer step, split into several steps when more"
-    )
     seed: int = Field(default=0, description="of the start values, dropout and order")

@@ -26,8 +26,8 @@ class History:
 
     age_days: Tensor  # float32 [E]
     strength: Tensor  # float32 [E]
-    event_type_index: Tensor  # int64 [E]
-    pair: Tensor  # int64 [E], which pair the event belongs to
+    event_type_index: Tensor  # int32 [E]
+    pair: Tensor  # int32 [E], which pair the event belongs to
     pair_row: Tensor  # int64 [P], position of the pair's user
     pair_item: Tensor  # int64 [P]
     items: Adjacency  # (user, event type) row ← item, over the events sorted by that row
@@ -132,8 +132,8 @@ class Timeline:
         return History(
             age_days=(interactions.age_days[events] - back_days).float(),
             strength=interactions.strength[events],
-            event_type_index=event_type,
-            pair=pair,
+            event_type_index=event_type.int(),
+            pair=pair.int(),
             pair_row=pairs // graph.item_count,
             pair_item=pairs % graph.item_count,
             items=Adjacency.build(type_row, item[order], len(users) * types, graph.item_count),
@@ -157,7 +157,7 @@ class Timeline:
     def _friends(self, back_days: int, users: Tensor) -> tuple[Hop, Hop]:
         """From the users to their friends, and from those to their items, decayed with the longest half-life."""
         to_friends = self.user_users.hop_from(users, back_days)
-        friends, friend = torch.unique(to_friends.adjacency.column, return_inverse=True)
+        friends, friend = torch.unique(to_friends.adjacency.column.long(), return_inverse=True)
         row, events = self._events(back_days, friends)
         interactions = self.graph.interactions
         weight = decay(interactions.age_days[events] - back_days, max(self.settings.half_lives_days))

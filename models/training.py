@@ -16,6 +16,8 @@ from models.settings import ModelSettings
 from models.timeline import Snapshot, Timeline
 
 CALIBRATION_STEP = 4.0  # times the learning rate, for the few numbers all users and items share
+SCORES_PER_STEP = 2**23  # users times items of one optimizer step: 32 MB for each list
+EVENTS_PER_DATE = 2**18  # of history that one past date is learned from: bounds time and memory in busy shops
 Progress = Callable[[int, int], None]
 
 
@@ -86,23 +88,30 @@ def new_network(timeline: Timeline, settings: ModelSettings) -> Network:
 
 
 def examples(timeline: Timeline, settings: ModelSettings) -> list[Example]:
-    """The past dates to learn from, newest first, each cut into steps of at most `users_per_step` users."""
+    """The past dates to learn from, newest first, each with users drawn up to `EVENTS_PER_DATE` events of history."""
     graph, horizon = timeline.graph, timeline.horizon_days
+    users_per_step = max(1, SCORES_PER_STEP // max(1, graph.item_count))
     oldest = int(graph.interactions.age_days.max()) if len(graph.interactions.age_days) else 0
     result = []
-    for number in range(settings.snapshot_count):
-        back = horizon + number * settings.snapshot_every_days
-        if back >= oldest:
-            break
+    for back in range(horizon, oldest, settings.snapshot_every_days)[: settings.snapshot_count]:
         user, item = graph.targets(horizon, back)
         kept = timeline.known_users(back)[user] & (graph.item_age_days[item] > back)
+        drawn = _drawn(timeline, torch.unique(user[kept]))
+        kept &= torch.isin(user, drawn)
         user, item = user[kept], item[kept]
         weight = float(decay(torch.tensor(float(back)), settings.snapshot_half_life_days))
-        for users in torch.unique(user).split(settings.users_per_step) if len(user) else ():
+        for users in drawn.split(users_per_step) if len(drawn) else ():
             inside = (user >= users[0]) & (user <= users[-1])
             row = torch.searchsorted(users, user[inside])
             result.append(Example(timeline.at(back, users), row, item[inside], weight))
     return result
+
+
+def _drawn(timeline: Timeline, users: Tensor) -> Tensor:
+    """As many of the users, at random and ascending, as have `EVENTS_PER_DATE` events together; at least one."""
+    order = torch.randperm(len(users)).to(users.device)
+    events = (timeline.user_offsets[users + 1] - timeline.user_offsets[users])[order]
+    return users[order[(torch.cumsum(events, 0) - events) < EVENTS_PER_DATE]].sort().values
 
 
 def loss(network: Network, example: Example) -> Tensor:

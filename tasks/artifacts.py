@@ -27,10 +27,11 @@ def metric_table(home: Path, as_of: date) -> list[dict[str, Any]]:
     with open_warehouse(home) as warehouse:
         if not exists(warehouse, "mart.metrics"):
             return []
-        pivot = (
-            "pivot (select list, ranker, metric, value, users, k from mart.metrics where as_of = getvariable('as_of'))"
-            " on metric using sum(value * users) / sum(users) group by list, ranker, k"
+        pooled = (
+            "select list, ranker, k, metric, sum(value * users) / sum(users) as mean from mart.metrics"
+            " where as_of = getvariable('as_of') group by all"
         )
+        pivot = f"pivot ({pooled}) on metric using any_value(mean) group by list, ranker, k"
         query = f"from ({pivot}) order by list desc, ndcg desc, ranker"
         set_variables(warehouse, as_of=as_of)
         return warehouse.sql(query).to_arrow_table().to_pylist()

@@ -133,8 +133,8 @@ def _land_table(
     warehouse.unregister("landing")
 
     set_variables(warehouse, as_of=as_of, table_name=table, landed=f"delivery.{table}")
-    hashes = read_select(SQL / "delivery/hashes.sql", warehouse)
-    warehouse.execute(f"create or replace table delivery.hashes as {hashes}")
+    hashes = read_select(SQL / "delivery/unit_hashes.sql", warehouse)
+    warehouse.execute(f"create or replace table delivery.unit_hashes as {hashes}")
     append(warehouse, "delivery.units", read_select(SQL / "delivery/units.sql", warehouse))
     candidates = read_select(SQL / "delivery/candidates.sql", warehouse)
     warehouse.execute(f"create or replace table delivery.new_{table} as {candidates}")

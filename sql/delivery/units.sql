@@ -3,7 +3,7 @@
 -- A unit replaced by another file's day stays 'unchanged' while its own content does: old files do not win their day back.
 -- key: table_name, source_file, delivery_date
 with landed as (
-    select * from delivery.hashes
+    select * from delivery.unit_hashes
 ),
 
 counted as (
@@ -20,7 +20,10 @@ known as (
     where
         table_name = getvariable('table_name')
         and (delivery_date is null or delivery_date < getvariable('as_of'))
-        and source_file in (select source_file from delivery.counts where table_name = getvariable('table_name'))
+        and source_file in (
+            select source_file from delivery.counts
+            where table_name = getvariable('table_name')
+        )
     qualify row_number() over (partition by source_file, delivery_date order by loaded_at desc, version desc) = 1
 ),
 

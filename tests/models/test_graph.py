@@ -23,7 +23,9 @@ def tensors_of(value: object) -> list[Tensor]:
     """All tensors in a dataclass, in order, however deep."""
     if isinstance(value, Tensor):
         return [value]
-    return [tensor for part in vars(value).values() for tensor in tensors_of(part)] if hasattr(value, "__dict__") else []
+    return (
+        [tensor for part in vars(value).values() for tensor in tensors_of(part)] if hasattr(value, "__dict__") else []
+    )
 
 
 def assert_same(one: object, other: object) -> None:

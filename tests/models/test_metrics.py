@@ -23,7 +23,9 @@ PEERS = {
 
 
 def test_a_list_with_hits_at_ranks_one_and_three_of_three_true_items() -> None:
-    hit, count = hits(torch.tensor([[7, 1, 2, 3]]), torch.tensor([5]), torch.tensor([5] * 3), torch.tensor([2, 7, 9]), ITEMS)
+    hit, count = hits(
+        torch.tensor([[7, 1, 2, 3]]), torch.tensor([5]), torch.tensor([5] * 3), torch.tensor([2, 7, 9]), ITEMS
+    )
     values = {name: float(metric(hit, count)) for name, metric in METRICS.items()}
     gained, ideal = 1 + 1 / log2(4), 1 + 1 / log2(3) + 1 / log2(4)
     assert values == pytest.approx(

@@ -34,7 +34,9 @@ class Table:
         return ["trend"] * len(items), torch.full_like(items, -1), torch.full_like(items, -1)
 
 
-@given(SCORES, EVENTS, st.integers(1, 8), st.sampled_from(["for_you", "discover"]), st.booleans(), st.integers(0, ITEMS))
+@given(
+    SCORES, EVENTS, st.integers(1, 8), st.sampled_from(["for_you", "discover"]), st.booleans(), st.integers(0, ITEMS)
+)
 @settings(deadline=None)
 def test_top_k_is_the_sorted_list_of_what_is_eligible(
     scores: list[list[float]], events: list[tuple[int, int, int]], k: int, list_name: str, repeats: bool, retired: int

@@ -1,0 +1,101 @@
+"""Holdouts: honest choices, honest truth, and what happens where history is short."""
+
+from __future__ import annotations
+
+import random
+from datetime import timedelta
+
+import pytest
+import torch
+
+from models.evaluation import MODEL, Trials, evaluate
+from models.gate import decide
+from models.graph import Graph
+from models.settings import ModelSettings
+from tests.models.tiny import AS_OF, tiny_graph
+
+SETTINGS = ModelSettings(dimension=4, epochs=2)
+
+
+def shop(days: int) -> Graph:
+    dice = random.Random(2)
+    return tiny_graph(
+        {(user, dice.randrange(12), dice.randint(1, days)) for user in range(25) for _ in range(days // 2)}
+        | {(0, 0, days)}
+    )
+
+
+def test_four_weeks_are_held_out_back_to_back_and_every_ranker_is_judged_on_the_same_users() -> None:
+    evaluation = evaluate(shop(100), 7, True, SETTINGS)
+    assert evaluation.holdout_dates == tuple(AS_OF - timedelta(days=days) for days in (28, 21, 14, 7))
+    for name, rankers in evaluation.user_ndcg.items():
+        assert MODEL in rankers
+        assert len(rankers) == 7
+        assert {len(values) for values in rankers.values()} == {len(evaluation.user_index[name])}
+    assert evaluation.epochs in (1, 2)
+    assert {row.metric for row in evaluation.rows} == {"recall", "precision", "hit_rate", "mrr", "ndcg", "coverage"}
+    assert all(0 <= row.value <= 1 for row in evaluation.rows)
+
+
+@pytest.mark.parametrize(("days", "holdouts"), [(5, 0), (14, 0), (15, 1), (22, 2), (29, 3), (36, 4)])
+def test_a_short_history_is_held_out_as_often_as_it_allows(days: int, holdouts: int) -> None:
+    evaluation = evaluate(shop(days), 7, True, SETTINGS)
+    assert len(evaluation.holdout_dates) == holdouts
+    for name in ("for_you", "discover"):
+        assert (decide(evaluation, name, None).lower_bound is None) == (holdouts == 0)
+
+
+def test_a_shop_without_events_has_no_holdout() -> None:
+    assert evaluate(tiny_graph([], users=3, items=2), 7, True, SETTINGS).holdout_dates == ()
+
+
+def test_evaluation_leaves_events_of_the_last_horizon_to_the_last_holdout() -> None:
+    """The first holdout's figures do not change when everything after it does."""
+    graph = shop(100)
+    keep = graph.interactions.age_days > 21
+    later_gone = tiny_graph(
+        list(
+            zip(
+                graph.interactions.user_index[keep].tolist(),
+                graph.interactions.item_index[keep].tolist(),
+                graph.interactions.age_days[keep].tolist(),
+                strict=True,
+            )
+        ),
+        users=graph.user_count,
+        items=graph.item_count,
+    )
+    single = SETTINGS.model_copy(update={"epochs": 1})
+    first = [
+        sorted(
+            (row.list_name, row.metric, row.value)
+            for row in evaluate(it, 7, True, single).rows
+            if row.holdout_date == AS_OF - timedelta(days=28) and row.ranker == MODEL
+        )
+        for it in (graph, later_gone)
+    ]
+    assert first[0]
+    assert first[0] == first[1]
+
+
+def test_where_repeats_are_off_both_lists_are_judged_on_new_items() -> None:
+    evaluation = evaluate(shop(60), 7, False, SETTINGS)
+    assert torch.equal(evaluation.user_index["for_you"], evaluation.user_index["discover"])
+    for ranker in ("popularity", "ease"):
+        one, other = (evaluation.user_ndcg[name][ranker] for name in ("for_you", "discover"))
+        assert torch.equal(one, other)
+
+
+def test_a_holdout_is_measured_with_the_option_that_the_other_holdouts_choose() -> None:
+    trials = Trials()
+    for option, ndcg in {10.0: (0.9, 0.1, 0.1), 20.0: (0.0, 0.3, 0.3)}.items():
+        for value in ndcg:
+            trials.add(option, "for_you", {"ndcg": torch.tensor([value])})
+    assert trials.cross_fitted(("for_you",), 3) == [20.0, 10.0, 10.0]
+    assert trials.best(("for_you",), [0, 1, 2]) == 10.0
+
+
+def test_progress_ends_at_its_total() -> None:
+    seen = []
+    evaluate(shop(40), 7, True, SETTINGS, progress=lambda done, total: seen.append((done, total)))
+    assert [done for done, _ in seen] == list(range(1, seen[0][1] + 1))
