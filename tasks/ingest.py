@@ -13,17 +13,15 @@ from tasks.sources import CONTRACTS, DATE_COLUMN, PROVENANCE, Source
 from tasks.warehouse import (
     SQL,
     append,
-    open_input,
     open_warehouse,
     quoted,
     read_select,
+    restrict,
     scalar,
     set_variables,
     supersede,
     transaction,
 )
-
-BATCH_ROWS = 200_000
 
 
 def land(home: Path, source: Source, input_root: Path, as_of: date) -> dict[str, int]:
@@ -33,11 +31,12 @@ def land(home: Path, source: Source, input_root: Path, as_of: date) -> dict[str,
     is missing.
     """
     new_rows = {}
-    with open_warehouse(home) as warehouse, open_input(input_root, home) as adapter:
+    with open_warehouse(home) as warehouse:
         _start_delivery(warehouse)
+        restrict(warehouse, input_root, home)
         for table, path in source.selects.items():
-            _open_adapter(adapter, table, read_select(path, adapter), path)
-            _land_table(warehouse, adapter, table, source, as_of)
+            _open_adapter(warehouse, table, path)
+            _land_table(warehouse, table, source, as_of)
             new_rows[table] = scalar(warehouse, f"select count(*) from delivery.new_{table}")
     return new_rows
 
@@ -99,62 +98,66 @@ def _start_delivery(warehouse: DuckDBPyConnection) -> None:
         warehouse.execute(f"create table if not exists raw.{table} ({listed})")
 
 
-def _open_adapter(adapter: DuckDBPyConnection, table: str, query: str, path: Path) -> None:
-    """Makes the SELECT a view of the adapter's connection and checks its columns against the contract."""
+def _open_adapter(warehouse: DuckDBPyConnection, table: str, path: Path) -> None:
+    """Makes a source's SELECT the temporary relation `adapter_<table>`, its columns checked against the contract."""
+    query = read_select(path, warehouse)
     try:
-        found = {row[0]: row[1] for row in adapter.execute(f"describe {query}").fetchall()}
+        found = {row[0]: row[1] for row in warehouse.execute(f"describe {query}").fetchall()}
     except duckdb.Error as error:
         raise ContractError(f"{path.parent.name}/{path.name} cannot read the input: {error}") from error
+    raw_text = "" if "raw_text" in found else ", cast(null as varchar) as raw_text"
     found.setdefault("raw_text", "VARCHAR")
     for column, kind in (CONTRACTS[table] | PROVENANCE).items():
         if found.get(column) != kind:
             raise ContractError(f"{path}: column {column} must be {kind}, found {found.get(column, 'nothing')}")
-    raw_text = "" if "raw_text" in query else ", cast(null as varchar) as raw_text"
-    adapter.execute(f"create view {table} as select *{raw_text}, {DATE_COLUMN[table]} as delivery_date from ({query})")
+    kind = "view" if table == "interactions" else "table"  # the small tables may aggregate: run them once
+    warehouse.execute(
+        f"create temp {kind} adapter_{table} as select *{raw_text}, {DATE_COLUMN[table]} as delivery_date from ({query})"
+    )
 
 
-def _land_table(
-    warehouse: DuckDBPyConnection, adapter: DuckDBPyConnection, table: str, source: Source, as_of: date
-) -> None:
+def _land_table(warehouse: DuckDBPyConnection, table: str, source: Source, as_of: date) -> None:
     """Counts all rows of a table, lands those that may be new, and sorts its units into new, changed, unchanged, gone."""
-    set_variables(adapter, adapter=table)
-    counts = adapter.sql(read_select(SQL / "delivery/counts.sql", adapter)).to_arrow_table()
-    warehouse.register("counted", counts)
-    warehouse.execute(f"insert into delivery.counts by name select '{table}' as table_name, * from counted")
-    warehouse.unregister("counted")
+    set_variables(warehouse, as_of=as_of, table_name=table, adapter=f"adapter_{table}", landed=f"delivery.{table}")
+    counts = read_select(SQL / "delivery/counts.sql", warehouse)
+    warehouse.execute(f"insert into delivery.counts by name select '{table}' as table_name, * from ({counts})")
 
-    wanted = "delivery_date is null or delivery_date < $as_of"
+    wanted = "delivery_date is null or delivery_date < getvariable('as_of')"
     if source.look_back_days is not None:
-        adapter.register("to_land", _units_to_land(warehouse, table, source.look_back_days, as_of))
-        wanted = "delivery_date is null or (delivery_date < $as_of and (source_file, delivery_date) in (from to_land))"
-    landing = adapter.sql(f"select * from {table} where {wanted}", params={"as_of": as_of})
-    warehouse.register("landing", landing.to_arrow_reader(BATCH_ROWS))
-    warehouse.execute(f"create or replace table delivery.{table} as from landing")
-    warehouse.unregister("landing")
+        _choose_units(warehouse, table, source.look_back_days, as_of)
+        wanted = "delivery_date is null or (source_file, delivery_date) in (from units_to_land)"
+    warehouse.execute(f"create or replace table delivery.{table} as from adapter_{table} where {wanted}")
 
-    set_variables(warehouse, as_of=as_of, table_name=table, landed=f"delivery.{table}")
     hashes = read_select(SQL / "delivery/unit_hashes.sql", warehouse)
     warehouse.execute(f"create or replace table delivery.unit_hashes as {hashes}")
     append(warehouse, "delivery.units", read_select(SQL / "delivery/units.sql", warehouse))
-    candidates = read_select(SQL / "delivery/candidates.sql", warehouse)
-    warehouse.execute(f"create or replace table delivery.new_{table} as {candidates}")
+    warehouse.execute(
+        f"delete from delivery.{table} as landed using delivery.units as unit where unit.table_name = '{table}'"
+        " and unit.status = 'unchanged' and unit.source_file = landed.source_file"
+        " and unit.delivery_date is not distinct from landed.delivery_date"
+    )
+    warehouse.execute(  # what expectations look at: a row that could not be read or dated is broken before it is excluded
+        f"create or replace view delivery.new_{table} as select * from delivery.{table}"
+        " where excluded_because is null or raw_text is not null or delivery_date is null"
+    )
 
 
-def _units_to_land(warehouse: DuckDBPyConnection, table: str, look_back_days: int, as_of: date):
-    """Units inside the look-back window, undated, or whose row count differs from the one on record (Arrow)."""
-    return warehouse.sql(
-        "select source_file, delivery_date from delivery.counts left join ("
+def _choose_units(warehouse: DuckDBPyConnection, table: str, look_back_days: int, as_of: date) -> None:
+    """Makes `units_to_land`: inside the look-back window, or with another row count than the one on record."""
+    warehouse.execute(
+        "create or replace temp table units_to_land as"
+        " select source_file, delivery_date from delivery.counts left join ("
         "  select source_file, delivery_date, arg_max(row_count, version) as known from raw.deliveries"
         "  where table_name = $table_name group by all) using (source_file, delivery_date)"
-        " where table_name = $table_name and (known is null or known != row_count or delivery_date >= ("
-        "  select max(delivery_date) - $look_back_days from raw.deliveries"
-        "  where table_name = $table_name and delivery_date < $as_of))",
-        params={"table_name": table, "look_back_days": look_back_days, "as_of": as_of},
-    ).to_arrow_table()
+        " where table_name = $table_name and delivery_date < $as_of and (known is distinct from row_count"
+        "  or delivery_date >= (select max(delivery_date) - $look_back_days from raw.deliveries"
+        "   where table_name = $table_name and delivery_date < $as_of))",
+        {"table_name": table, "look_back_days": look_back_days, "as_of": as_of},
+    )
 
 
 def _refuse_too_many_rejects(warehouse: DuckDBPyConnection, table: str, source: Source) -> None:
-    read = scalar(warehouse, f"select count(*) from delivery.{table}")
+    read = scalar(warehouse, "select sum(row_count) from delivery.units where table_name = $t", t=table)
     broken = "select count(distinct (source_file, source_row)) from delivery.failures where table_name = $t"
     rejected = scalar(warehouse, broken, t=table)
     if read and rejected / read > source.max_reject_share:

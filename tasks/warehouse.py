@@ -57,19 +57,16 @@ def open_warehouse(home: Path, memory_limit: str = "2GB") -> Iterator[DuckDBPyCo
         yield warehouse
 
 
-@contextmanager
-def open_input(input_root: Path, home: Path) -> Iterator[DuckDBPyConnection]:
-    """An in-memory connection for a source's SELECTs: it reads below `input_root` and `home` and nothing else.
+def restrict(connection: DuckDBPyConnection, input_root: Path, home: Path) -> None:
+    """From here on the connection's database touches files below `input_root` and `home` and nothing else.
 
-    Configuration is locked, extensions stay out, and the only variable set is `input`.
+    Its configuration is locked, extensions stay out, and the variable `input` tells a source's SELECTs where to read.
     """
-    with connect() as adapter:
-        adapter.execute("set variable input = $input", {"input": str(input_root)})
-        adapter.execute("set allowed_directories = $roots", {"roots": [f"{input_root}/", f"{home}/"]})
-        adapter.execute("set autoload_known_extensions = false")
-        adapter.execute("set enable_external_access = false")
-        adapter.execute("set lock_configuration = true")
-        yield adapter
+    set_variables(connection, input=str(input_root))
+    connection.execute("set allowed_directories = $roots", {"roots": [f"{input_root}/", f"{home}/"]})
+    connection.execute("set autoload_known_extensions = false")
+    connection.execute("set enable_external_access = false")
+    connection.execute("set lock_configuration = true")
 
 
 @contextmanager

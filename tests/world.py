@@ -10,7 +10,7 @@ import polars as pl
 
 from tasks.shop import plant_shop, write_shop
 from tasks.sources import load_source
-from tasks.warehouse import connect, open_input, read_select
+from tasks.warehouse import connect, read_select, restrict
 
 FIRST_DATE = date(2021, 1, 1)
 SHOP: dict[str, Any] = {"users": 2_000, "items": 600, "days": 1_430, "seed": 7, "first_date": FIRST_DATE}
@@ -39,7 +39,8 @@ def planted(table: str, **parameters: Any) -> pl.DataFrame:
 
 def adapted(table: str, folder: Path) -> pl.DataFrame:
     """What the shop's adapter makes of a file, on the connection that the ingest uses."""
-    with open_input(folder, folder) as adapter:
+    with connect() as adapter:
+        restrict(adapter, folder, folder)
         return adapter.sql(read_select(load_source("shop").selects[table], adapter)).pl()
 
 

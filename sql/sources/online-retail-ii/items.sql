@@ -21,7 +21,7 @@ days as (
         item_id,
         valid_from,
         max_by(description, source_row) as description,
-        cast(floor(log2(median(price))) as integer) as price_band,
+        cast(floor(log2(max_by(price, source_row))) as integer) as price_band,
         max_by(source_file, source_row) as source_file,
         max(source_row) as source_row,
     from lines
@@ -32,10 +32,10 @@ days as (
 changes as (
     select *
     from days
+    window item_days as (partition by item_id order by valid_from)
     qualify
-        (description, price_band) is distinct from lag((description, price_band)) over (
-            partition by item_id order by valid_from
-        )
+        description is distinct from lag(description) over item_days
+        or price_band is distinct from lag(price_band) over item_days
 )
 
 select

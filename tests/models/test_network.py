@@ -1,0 +1,145 @@
+"""The network's formula, written out pair by pair, against what it computes."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from math import cos, exp, pi
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from models.kernels import YEAR_CONCENTRATION, middle_of, year_phase
+from models.network import Network
+from models.settings import ModelSettings
+from models.timeline import Snapshot, Timeline
+from models.training import Example, loss, new_network
+from tests.models.tiny import AS_OF, edges, tiny_graph
+
+TYPES = ("view", "purchase")
+EVENTS = [(0, 0, 3, 1), (0, 0, 40, 1), (0, 1, 5, 0), (1, 1, 2, 0), (1, 2, 9, 1), (1, 2, 300, 0), (2, 3, 500, 1)]
+GRAPH = replace(
+    tiny_graph(EVENTS, event_types=TYPES, item_entities=edges([(0, 0), (0, 1), (2, 1)])),
+    user_entities=edges([(1, 0)]),
+    user_users=edges([(0, 1), (0, 2), (2, 1)]),
+    entity_entities=edges([(0, 1)]),
+)
+SETTINGS = ModelSettings(dimension=3, half_lives_days=(7.0, 60.0), dropout=0.0)
+HORIZON = 7
+
+
+@pytest.fixture
+def network() -> Network:
+    """Random in every parameter, in double precision."""
+    torch.manual_seed(1)
+    network = new_network(Timeline(GRAPH, HORIZON, SETTINGS), SETTINGS).double()
+    with torch.no_grad():
+        for parameter in network.parameters():
+            parameter.add_(0.3 * torch.randn_like(parameter))
+    return network.train()
+
+
+def item_vectors(network: Network) -> Tensor:
+    entity = network.entity.clone()
+    entity[0] = entity[0] + network.entity[1]
+    items = network.item.clone()
+    items[0] = items[0] + (entity[0] + entity[1]) / 2
+    items[2] = items[2] + entity[1]
+    return items
+
+
+def kernel_values(age: int, phase: float) -> list[float]:
+    """The decays of 7 and 60 days, for ever, and the time of the year."""
+    coming = year_phase(middle_of(AS_OF, HORIZON))
+    return [2 ** (-age / 7), 2 ** (-age / 60), 1, exp(YEAR_CONCENTRATION * (cos(2 * pi * (coming - phase)) - 1))]
+
+
+def history_mean(user: int, kernel: int, event_type: int | None, items: Tensor) -> Tensor:
+    """The kernel-weighted mean of the items of a user's events of one type (None: of all), 0 without any."""
+    events = GRAPH.interactions
+    total, mean = 0.0, torch.zeros(SETTINGS.dimension, dtype=torch.float64)
+    for position, owner in enumerate(events.user_index.tolist()):
+        if owner == user and event_type in (None, int(events.event_type_index[position])):
+            phase = float(events.year_phase[position])
+            weight = kernel_values(int(events.age_days[position]), phase)[kernel]
+            total += weight
+            mean = mean + weight * items[events.item_index[position]]
+    return mean / total if total else mean
+
+
+def written_out(network: Network, user: int, item: int, head: int) -> Tensor:
+    """The score of DESIGN.md, "The model", with loops."""
+    items = item_vectors(network)
+    sources = [history_mean(user, kernel, kind, items) for kernel in range(4) for kind in range(2)]
+    entity_0 = network.entity[0] + network.entity[1]
+    sources.append(entity_0 if user == 1 else torch.zeros_like(entity_0))
+    friends = {0: [1, 2], 1: [], 2: [1]}[user]
+    mean = [history_mean(friend, 1, None, items) for friend in friends]
+    sources.append(torch.stack(mean).mean(0) if mean else torch.zeros_like(entity_0))
+    vector = (network.mix[head] * torch.stack(sources)).sum(0)
+    taste = network.log_temperature[head].exp() * torch.cosine_similarity(vector, items[item], dim=0)
+    snapshot = Timeline(GRAPH, HORIZON, SETTINGS).at(0, torch.arange(3))
+    excitation = torch.zeros((), dtype=torch.float64)
+    for owner, bought, age, kind in EVENTS:
+        if (owner, bought) == (user, item):
+            excitation = (
+                excitation + (network.log_repeat[kind].exp() * 2 ** (-age / network.log_half_life[kind].exp())).sum()
+            )
+    repeat = torch.log1p(excitation) if head == 0 else 0
+    return taste + (network.trend[head] * snapshot.trend[item]).sum() + repeat
+
+
+def doubled() -> Snapshot:
+    """The snapshot of all three users, in double precision."""
+    return _doubled(Timeline(GRAPH, HORIZON, SETTINGS).at(0, torch.arange(3)))
+
+
+def _doubled(value: Any) -> Any:
+    if isinstance(value, Tensor):
+        return value.double() if value.is_floating_point() else value
+    if hasattr(value, "__dataclass_fields__"):
+        return type(value)(**{name: _doubled(getattr(value, name)) for name in value.__dataclass_fields__})
+    return value
+
+
+def test_the_score_is_the_written_out_sum_of_taste_repeat_and_trend(network: Network) -> None:
+    for head, logits in enumerate(network(doubled())):
+        expected = torch.stack([torch.stack([written_out(network, u, i, head) for i in range(4)]) for u in range(3)])
+        torch.testing.assert_close(logits, expected, rtol=1e-6, atol=1e-6)
+
+
+def test_the_trend_counts_events_of_each_type_in_each_window() -> None:
+    trend, recent = Timeline(GRAPH, HORIZON, SETTINGS).trend(0)
+    counts = trend.exp() - 1
+    view, purchase = counts.split(len(recent) // 2, dim=1)
+    assert view[1, :6].round().tolist() == [1, 2, 2, 2, 2, 2]  # 3, 7, 14, 30, 90 days, for ever; ages 2 and 5
+    assert purchase[0, :6].round().tolist() == [1, 1, 1, 1, 2, 2]  # ages 3 and 40
+    assert recent.tolist() == ([True] * 6 + [False] * 4) * 2
+
+
+@pytest.mark.parametrize(("age", "window"), [(358, None), (359, 0), (365, 0), (366, 1), (393, 1), (394, None)])
+def test_the_coming_week_of_last_year_is_the_age_of_359_to_365_days_and_its_lead_up_the_four_weeks_before(
+    age: int, window: int | None
+) -> None:
+    trend, recent = Timeline(tiny_graph([(0, 0, age)]), HORIZON, SETTINGS).trend(0)
+    found = torch.nonzero(trend[0, ~recent]).flatten().tolist()
+    assert found == ([] if window is None else [window])
+
+
+def test_the_loss_is_the_softmax_over_all_items_for_one_list_and_over_new_ones_for_the_other(network: Network) -> None:
+    row, item = torch.tensor([0, 0, 1]), torch.tensor([0, 3, 3])  # (0, 0) is a repeat, the others are new
+    for_you, discover = network(doubled())
+    shares = for_you.log_softmax(1)
+    expected = -(shares[0, 0] + shares[0, 3]) / 2**0.5 - shares[1, 3]
+    seen = torch.tensor([[1, 1, 0, 0], [0, 1, 1, 0], [0, 0, 0, 1]], dtype=torch.bool)
+    shares = discover.masked_fill(seen, -torch.inf).log_softmax(1)
+    expected = expected - shares[0, 3] - shares[1, 3]
+    measured = loss(network, Example(doubled(), row, item, weight=0.5))
+    torch.testing.assert_close(measured, 0.5 * expected / 3)
+
+
+def test_dead_items_have_no_chance(network: Network) -> None:
+    graph = replace(GRAPH, item_retired_age_days=torch.tensor([-1, 1, -1, -1], dtype=torch.int32))
+    for logits in network.float()(Timeline(graph, HORIZON, SETTINGS).at(0, torch.arange(3))):
+        assert torch.isinf(logits).nonzero()[:, 1].unique().tolist() == [1]
