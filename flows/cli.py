@@ -152,7 +152,7 @@ def main() -> None:
 
 
 def _run(source: str, input: Path, as_of: date, home: Path, top_k: int, device: str, verbose: bool) -> None:
-    _prepare_prefect(home.resolve(), verbose)
+    prepare_prefect(home.resolve(), verbose)
     from flows.daily import daily
 
     console.print(f"[bold]{source}[/bold] as of {as_of}, home {home}")
@@ -160,8 +160,8 @@ def _run(source: str, input: Path, as_of: date, home: Path, top_k: int, device: 
     _print_summary(summary, home)
 
 
-def _prepare_prefect(home: Path, verbose: bool) -> None:
-    """Prefect keeps its state in the home; its settings are read when it is first imported."""
+def prepare_prefect(home: Path, verbose: bool) -> None:
+    """Points Prefect at the home for its state; call it before Prefect is first imported."""
     (home / "prefect").mkdir(parents=True, exist_ok=True)
     os.environ.setdefault("PREFECT_HOME", str(home / "prefect"))
     os.environ.setdefault("PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS", "120")
