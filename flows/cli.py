@@ -46,6 +46,8 @@ def run(
     home: Home = DEFAULT_HOME,
     top_k: TopK = 20,
     device: Device = "cpu",
+    memory_limit: Annotated[str, typer.Option(help="Most memory DuckDB takes; it spills to disk beyond.")] = "2GB",
+    temp_directory: Annotated[Path | None, typer.Option(help="Where DuckDB spills; default <home>/spill.")] = None,
     verbose: Verbose = False,
 ) -> None:
     """Publish the lists of one date: ingest, validate, build the graph, train, judge, score, audit, publish.
@@ -53,7 +55,8 @@ def run(
     Example: almanac run --source online-retail-ii --input data/online-retail-ii --as-of 2011-08-08
     """
     with _reported(verbose):
-        _run(source, input, as_of.date(), home, top_k, device, verbose)
+        limits = {"memory_limit": memory_limit, "temp_directory": temp_directory and str(temp_directory)}
+        _run(source, input, as_of.date(), home, verbose, top_k=top_k, device=device, **limits)
 
 
 @app.command()
@@ -72,7 +75,7 @@ def demo(
         files = home.resolve() / "landing" / "shop"
         rows = write_shop(files, users=users, items=items, days=days, seed=seed)
         console.print("A synthetic shop: " + ", ".join(f"{count:,} {table}" for table, count in rows.items()))
-        _run("shop", files, FIRST_DATE + timedelta(days=days), home, 20, "cpu", verbose)
+        _run("shop", files, FIRST_DATE + timedelta(days=days), home, verbose)
         user = _query(home, "select min(user_id) from current_recommendations where reason != 'segment'")[1][0][0]
         _show(user, "for_you", home)
 
@@ -151,12 +154,12 @@ def main() -> None:
     app()
 
 
-def _run(source: str, input: Path, as_of: date, home: Path, top_k: int, device: str, verbose: bool) -> None:
+def _run(source: str, input: Path, as_of: date, home: Path, verbose: bool, **options: Any) -> None:
     prepare_prefect(home.resolve(), verbose)
     from flows.daily import daily
 
     console.print(f"[bold]{source}[/bold] as of {as_of}, home {home}")
-    summary = daily(source, str(input), as_of, str(home), top_k, device)
+    summary: dict[str, Any] = daily(source, str(input), as_of, str(home), **options)  # pyright: ignore[reportAssignmentType]
     _print_summary(summary, home)
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from pydantic import BaseModel, ConfigDict, Field
 
 from models.settings import ModelSettings
+from tasks.warehouse import MEMORY_LIMIT
 
 DEFAULT_HOME = Path(".almanac")
 
@@ -24,4 +25,6 @@ class RunConfig(BaseModel):
     top_k: int = Field(default=20, ge=1, le=1000, description="rows per user and list")
     device: str = Field(default="cpu", description="torch device of training and scoring: cpu or cuda")
     history_days: int = Field(default=90, ge=1, description="days of lists kept in the serving file; Parquet keeps all")
+    memory_limit: str = Field(default=MEMORY_LIMIT, description="most memory DuckDB takes, e.g. 4GB; it spills beyond")
+    temp_directory: Path | None = Field(default=None, description="where DuckDB spills; default <home>/spill")
     model: ModelSettings = Field(default_factory=ModelSettings)

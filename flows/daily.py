@@ -19,7 +19,7 @@ from flows.configuration import RunConfig
 from tasks import artifacts, ingest, publish, recommend, runs, transform, validate
 from tasks.errors import AlmanacError, ContractError, DataRefused
 from tasks.sources import Source, load_source
-from tasks.warehouse import exclusive
+from tasks.warehouse import MEMORY_LIMIT, exclusive
 
 logger = logging.getLogger("almanac")
 
@@ -62,11 +62,19 @@ def scheduled_date(source: str) -> date:
 
 @flow(name="almanac-daily", flow_run_name=run_name)
 def daily(
-    source: str, input: str, as_of: date | None = None, home: str = ".almanac", top_k: int = 20, device: str = "cpu"
+    source: str,
+    input: str,
+    as_of: date | None = None,
+    home: str = ".almanac",
+    top_k: int = 20,
+    device: str = "cpu",
+    memory_limit: str = MEMORY_LIMIT,
+    temp_directory: str | None = None,
 ) -> dict[str, Any]:
     """Publishes the lists of one date; without `as_of`, of the day the run was scheduled for in the source's time zone."""
     day = as_of or scheduled_date(source)
-    return run(RunConfig(source=source, input=Path(input), as_of=day, home=Path(home), top_k=top_k, device=device))
+    places = {"input": Path(input), "home": Path(home), "temp_directory": temp_directory and Path(temp_directory)}
+    return run(RunConfig(source=source, as_of=day, top_k=top_k, device=device, memory_limit=memory_limit, **places))
 
 
 def run(config: RunConfig) -> dict[str, Any]:
@@ -83,7 +91,7 @@ def run(config: RunConfig) -> dict[str, Any]:
     run_id, started_at = uuid4().hex[:12], _now()
     seconds: dict[str, float] = {}
     with exclusive(home):
-        runs.claim_home(home, source, input_root)
+        runs.claim_home(home, source, input_root, config.memory_limit, config.temp_directory)
         runs.start_run(home, source, input_root, as_of, run_id, started_at, config.model_dump(mode="json"))
         try:
             summary = _steps(config, source, home, input_root, run_id, started_at, seconds)

@@ -180,10 +180,11 @@ def _load_table(warehouse: DuckDBPyConnection, table: str, source: Source, loade
     units = (
         f"select source_file, delivery_date from delivery.units where table_name = '{table}' and status != 'unchanged'"
     )
-    if source.delivery == "full_day":  # whatever other files brought for these days is replaced too
-        units = (
-            f"select distinct old.source_file, old.delivery_date from raw.deliveries as old join ({units}) as new"
-            f" on old.delivery_date = new.delivery_date where old.table_name = '{table}' union {units}"
+    if source.delivery == "full_day":  # what other files brought for a day delivered anew is replaced too
+        units += (
+            f" union select old.source_file, old.delivery_date from raw.deliveries as old"
+            f" join delivery.units as new using (table_name, delivery_date)"
+            f" where table_name = '{table}' and new.status in ('new', 'changed')"
         )
     supersede(warehouse, f"raw.{table}", DATE_COLUMN[table], units, loaded_at)
     for ledger in ("quarantine.rows", "raw.deliveries"):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from datetime import date, datetime
 from importlib.metadata import version
 from pathlib import Path
@@ -14,7 +15,7 @@ from duckdb import DuckDBPyConnection
 from tasks.errors import UsageError
 from tasks.ingest import source_snapshot
 from tasks.sources import Source
-from tasks.warehouse import SQL, exists, open_warehouse, scalar, transaction
+from tasks.warehouse import SQL, exists, open_warehouse, read_home, scalar, transaction
 
 RUNS = (
     "run_id varchar, source varchar, as_of date, status varchar, started_at timestamp, finished_at timestamp,"
@@ -23,19 +24,24 @@ RUNS = (
 )
 
 
-def claim_home(home: Path, source: Source, input_root: Path) -> None:
-    """Binds a home to one source and one input root at its first run; raises `UsageError` for any other."""
+def claim_home(home: Path, source: Source, input_root: Path, memory_limit: str, temp_directory: Path | None) -> None:
+    """Binds a home to one source and one input root at its first run; raises `UsageError` for any other.
+
+    DuckDB's memory limit and spill folder are recorded with it: every later step and command on the home uses them.
+    """
     claim = {"source": source.name, "input": str(input_root)}
-    path = home / "home.json"
-    if not path.exists():
-        path.write_text(json.dumps(claim, indent=2) + "\n")
-        return
-    held = json.loads(path.read_text())
-    if held != claim:
+    held = read_home(home)
+    if held and {name: held.get(name) for name in claim} != claim:
         raise UsageError(
             f"{home} belongs to source {held['source']} with input {held['input']}; "
             f"give this one its own: --home .almanac-{source.name}"
         )
+    claim["memory_limit"] = memory_limit
+    if temp_directory:
+        claim["temp_directory"] = str(temp_directory.resolve())
+    partial = home / "home.json.partial"
+    partial.write_text(json.dumps(claim, indent=2) + "\n")
+    os.replace(partial, home / "home.json")
 
 
 def start_run(

@@ -7,6 +7,7 @@ in the DuckDB shell after `set variable as_of = date '2011-08-08'`.
 from __future__ import annotations
 
 import fcntl
+import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -19,12 +20,17 @@ from duckdb import DuckDBPyConnection
 from tasks.errors import AlmanacError, ContractError, UsageError
 
 SQL = Path(__file__).resolve().parent.parent / "sql"
+MEMORY_LIMIT = "2GB"
 SCHEMAS = ("delivery", "raw", "quarantine", "staging", "graph", "scored", "mart")
 
 
 @contextmanager
 def connect(
-    path: Path | None = None, *, memory_limit: str = "2GB", temp_directory: Path | None = None, read_only: bool = False
+    path: Path | None = None,
+    *,
+    memory_limit: str = MEMORY_LIMIT,
+    temp_directory: Path | None = None,
+    read_only: bool = False,
 ) -> Iterator[DuckDBPyConnection]:
     """A DuckDB connection in UTC that needs no extension download; `path` None means in memory.
 
@@ -49,12 +55,24 @@ def connect(
 
 
 @contextmanager
-def open_warehouse(home: Path, memory_limit: str = "2GB") -> Iterator[DuckDBPyConnection]:
-    """The home's `warehouse.duckdb`, with its schemas."""
-    with connect(home / "warehouse.duckdb", memory_limit=memory_limit) as warehouse:
+def open_warehouse(home: Path) -> Iterator[DuckDBPyConnection]:
+    """The home's `warehouse.duckdb` with its schemas, under the memory limit and spill folder of its `home.json`."""
+    settings = read_home(home)
+    temp_directory = settings.get("temp_directory")
+    with connect(
+        home / "warehouse.duckdb",
+        memory_limit=settings.get("memory_limit", MEMORY_LIMIT),
+        temp_directory=Path(temp_directory) if temp_directory else None,
+    ) as warehouse:
         for schema in SCHEMAS:
             warehouse.execute(f"create schema if not exists {schema}")
         yield warehouse
+
+
+def read_home(home: Path) -> dict[str, str]:
+    """What `home.json` records: source, input, memory_limit and temp_directory; empty before the first run."""
+    path = home / "home.json"
+    return json.loads(path.read_text()) if path.exists() else {}
 
 
 def restrict(connection: DuckDBPyConnection, input_root: Path, home: Path) -> None:

@@ -7,12 +7,11 @@ import io
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta
 from pathlib import Path
-from typing import Any
 
 from duckdb import DuckDBPyConnection
 
 from tasks.ingest import land, load
-from tasks.sources import CONTRACTS, DATE_COLUMN, Source, load_source
+from tasks.sources import CONTRACTS, Source, load_source
 from tasks.validate import validate_delivery
 from tasks.warehouse import open_warehouse
 
@@ -84,7 +83,7 @@ class TinySource:
     def rows(self, query: str, missing: list[tuple] | None = None) -> list[tuple]:
         """The rows of a query on the warehouse; `missing` when its table is not there yet."""
         with open_warehouse(self.home) as warehouse:
-            if missing is not None and not _is_there(warehouse, query.split()[-1]):
+            if missing is not None and not _is_there(warehouse, query.rsplit(maxsplit=1)[-1]):
                 return missing
             return warehouse.execute(query).fetchall()
 
