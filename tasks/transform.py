@@ -22,7 +22,7 @@ def build_staging(home: Path, source: Source, as_of: date) -> dict[str, int]:
 def build_graph(home: Path, source: Source, as_of: date) -> dict[str, int]:
     """Rebuilds `graph.*` from `staging.*`; returns rows by table."""
     with open_warehouse(home) as warehouse:
-        set_variables(warehouse, as_of=as_of, segment_column=source.segment_column or "")
+        set_variables(warehouse, as_of=as_of, segment_column=source.segment_column)
         strengths = "set variable event_strength = map_from_entries(list_zip($types, $strengths))"
         types, values = list(source.event_strength), list(source.event_strength.values())
         warehouse.execute(strengths, {"types": types, "strengths": values})

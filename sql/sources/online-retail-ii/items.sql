@@ -8,6 +8,7 @@ with lines as (
         try_cast(price as double) as price,
         parse_filename(filename) as source_file,
         file_row_number as source_row,
+        file_row_number * 1024 + hash(parse_filename(filename)) % 1024 as line,  -- of several files on one day
     from read_parquet(getvariable('input') || '/*.parquet', filename = true, file_row_number = true)
     where
         "Customer ID" is not null
@@ -20,10 +21,10 @@ days as (
     select
         item_id,
         valid_from,
-        max_by(description, source_row) as description,
-        cast(floor(log2(max_by(price, source_row))) as integer) as price_band,
-        max_by(source_file, source_row) as source_file,
-        max(source_row) as source_row,
+        max_by(description, line) as description,
+        cast(floor(log2(max_by(price, line))) as integer) as price_band,
+        max_by(source_file, line) as source_file,
+        max_by(source_row, line) as source_row,
     from lines
     where regexp_matches(item_id, '^\d{5}') and valid_from is not null and nullif(description, 'nan') is not null
     group by item_id, valid_from

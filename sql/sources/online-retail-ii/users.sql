@@ -7,6 +7,7 @@ with lines as (
         trim(country) as country,
         parse_filename(filename) as source_file,
         file_row_number as source_row,
+        file_row_number * 1024 + hash(parse_filename(filename)) % 1024 as line,  -- of several files on one day
     from read_parquet(getvariable('input') || '/*.parquet', filename = true, file_row_number = true)
 ),
 
@@ -14,9 +15,9 @@ days as (
     select
         user_id,
         valid_from,
-        max_by(country, source_row) as country,
-        max_by(source_file, source_row) as source_file,
-        max(source_row) as source_row,
+        max_by(country, line) as country,
+        max_by(source_file, line) as source_file,
+        max_by(source_row, line) as source_row,
     from lines
     where user_id is not null and valid_from is not null and country is not null
     group by user_id, valid_from
