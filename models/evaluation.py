@@ -72,6 +72,7 @@ class Trials:
         for list_name in lists:
             trials = [option[list_name] for option in self.measured.values()]
             pooled = torch.stack([torch.cat([trial[h]["ndcg"] for h in holdouts]).double().mean() for trial in trials])
+            pooled = pooled.nan_to_num()  # a list with nothing to find in these holdouts has no say
             total += pooled / pooled.max().clamp(min=1e-12)
         return list(self.measured)[int(total.argmax())]
 
@@ -94,7 +95,7 @@ def evaluate(
     Every choice (epochs, half-life) that a holdout is measured with was made on the other holdouts. progress is called
     with (rankers and epochs done, in all).
     """
-    holdouts, back_days = _holdouts(graph, horizon_days)
+    holdouts, back_days = _holdouts(graph, horizon_days, _judged_on("for_you", repeats))
     contenders = [name for name, baseline in BASELINES.items() if graph.item_count <= baseline.most_items]
     trials = {name: Trials() for name in (MODEL, *contenders)}
     done, total = 0, settings.epochs + len(contenders)
@@ -111,8 +112,12 @@ def evaluate(
             for list_name in LISTS:
                 trials[name].add(option, list_name, _metrics(ranker, holdout, list_name, repeats, k))
 
+    rankers: dict[date, Ranker] = {}  # one per holdout for all epochs, because the network is trained in place
+
     def on_epoch(epoch: int, network: Network) -> None:
-        measure(MODEL, epoch, lambda now: NetworkRanker(network, now))
+        if not rankers:
+            rankers.update({holdout.graph.as_of: NetworkRanker(network, holdout.graph) for holdout in holdouts})
+        measure(MODEL, epoch, lambda now: rankers[now.as_of])
         step()
 
     if holdouts:
@@ -125,15 +130,20 @@ def evaluate(
     return _chosen(holdouts, trials, k, repeats, settings)
 
 
-def _holdouts(graph: Graph, horizon_days: int) -> tuple[list[Holdout], int]:
+def _judged_on(list_name: str, repeats: bool) -> str:
+    """Whose truth a list is judged by: where repeats are off, both lists are for new items."""
+    return list_name if repeats else "discover"
+
+
+def _holdouts(graph: Graph, horizon_days: int, widest: str) -> tuple[list[Holdout], int]:
     """Oldest first, as many of the last four horizons as leave one to learn from and some history before it.
 
-    Also how many days before as_of the first begins. Horizons in which nobody known did anything known are left out.
+    Also how many days before as_of the first begins. Horizons with nothing to find for the `widest` list are left out.
     """
     oldest = int(graph.interactions.age_days.max()) if len(graph.interactions.age_days) else 0
     count = max(0, min(MOST_HOLDOUTS, (oldest - 1) // horizon_days - 1))
     holdouts = [_holdout(graph, horizon_days, number * horizon_days) for number in range(count, 0, -1)]
-    return [holdout for holdout in holdouts if all(map(len, holdout.users.values()))], count * horizon_days
+    return [holdout for holdout in holdouts if len(holdout.users[widest])], count * horizon_days
 
 
 def _holdout(graph: Graph, horizon_days: int, back_days: int) -> Holdout:
@@ -148,7 +158,7 @@ def _holdout(graph: Graph, horizon_days: int, back_days: int) -> Holdout:
 
 
 def _metrics(ranker: Ranker, holdout: Holdout, list_name: str, repeats: bool, k: int) -> dict[str, Tensor]:
-    truth = "discover" if not repeats else list_name
+    truth = _judged_on(list_name, repeats)
     users, (truth_user, truth_item) = holdout.users[truth], holdout.truth[truth]
     items, _ = top_k(ranker, holdout.graph, users, k, list_name, repeats)
     hit, count = hits(items, users, truth_user, truth_item, holdout.graph.item_count)
@@ -170,10 +180,10 @@ def _chosen(
             ndcg[list_name][ranker] = torch.cat([metrics["ndcg"] for metrics in measured])
             for holdout, metrics in zip(holdouts, measured, strict=True):
                 users = len(metrics["ndcg"])
-                for metric, values in metrics.items():
+                for metric, values in metrics.items() if users else ():
                     rows.append(MetricRow(list_name, ranker, holdout.graph.as_of, metric, float(values.mean()), users))
     none = torch.zeros(0, dtype=torch.int64)
-    users_of = {name: [holdout.users[name if repeats else "discover"].cpu() for holdout in holdouts] for name in LISTS}
+    users_of = {name: [holdout.users[_judged_on(name, repeats)].cpu() for holdout in holdouts] for name in LISTS}
     return Evaluation(
         k=k,
         repeats=repeats,

@@ -27,9 +27,9 @@ class Decision:
 
 def decide(evaluation: Evaluation, list_name: str, incumbent: str | None) -> Decision:
     """The model, unless a baseline is better with a one-sided 90 % interval; within noise the incumbent stays."""
-    if not evaluation.holdout_dates:
+    if not len(evaluation.user_index.get(list_name, ())):
         fallback = FALLBACK[list_name if evaluation.repeats else "discover"]
-        why = f"{list_name}: {fallback}, because the history is too short for a holdout"
+        why = f"{list_name}: {fallback}, because the history holds nothing to judge it on"
         return Decision(list_name, fallback, None, None, None, why)
     ndcg, users = evaluation.user_ndcg[list_name], evaluation.user_index[list_name]
     baselines = sorted((name for name in ndcg if name != MODEL), key=lambda name: (-float(ndcg[name].mean()), name))

@@ -27,7 +27,11 @@ def history_weights(graph: Graph, users: Tensor, half_life_days: float) -> Tenso
     row, event = ranges(start[users], start[users + 1])
     weight = events.strength[event] * decay(events.age_days[event], half_life_days)
     pairs = torch.zeros(len(users) * graph.item_count, device=weight.device)
-    return pairs.index_add_(0, row * graph.item_count + events.item_index[event], weight).sqrt_().view(len(users), -1)
+    return (
+        pairs.index_add_(0, row * graph.item_count + events.item_index[event], weight)
+        .sqrt_()
+        .view(len(users), graph.item_count)
+    )
 
 
 def sparse_weights(graph: Graph, half_life_days: float) -> Any:

@@ -62,13 +62,15 @@ class Network(nn.Module):
         hop = snapshot.item_entities
         return self.item if hop is None else self.item + hop(self.entity_embeddings(snapshot))
 
-    def user_vectors(self, snapshot: Snapshot, items: Tensor) -> Tensor:
-        """Σ_c α_c ⊙ Σ_j ŵ_c(u, j) e_j, one per list, of length 1: float32 [2, B, D].
+    def user_sums(self, snapshot: Snapshot, items: Tensor) -> Tensor:
+        """Σ_c α_c ⊙ Σ_j ŵ_c(u, j) e_j, one per list; the taste goes by its direction: float32 [2, B, D].
 
         The sums c are one per kernel and event type, then the user's entities, then the friends' histories.
         """
-        history, users = snapshot.history, len(snapshot.users)
-        sums = [propagate(history.items, kernel, items).view(users, -1, items.shape[1]) for kernel in history.kernels]
+        history, users, types = snapshot.history, len(snapshot.users), len(self.event_types)
+        sums = [
+            propagate(history.items, kernel, items).view(users, types, items.shape[1]) for kernel in history.kernels
+        ]
         sources: list[Tensor | None] = [*torch.cat(sums, dim=1).unbind(1), None, None]
         if snapshot.user_entities is not None:
             sources[-2] = snapshot.user_entities(self.entity_embeddings(snapshot))
@@ -79,7 +81,7 @@ class Network(nn.Module):
             sum((alpha * source for alpha, source in zip(mix, sources, strict=True) if source is not None), nothing)
             for mix in self.mix
         ]
-        return normalize(torch.stack(mixed), dim=-1)
+        return torch.stack(mixed)
 
     def trends(self, snapshot: Snapshot) -> tuple[Tensor, Tensor]:
         """Σ_w p_w log(1 + pop_w) over the recent windows, and over those of the earlier years: float32 [2, I] each."""
@@ -94,23 +96,25 @@ class Network(nn.Module):
         history = snapshot.history
         memory = decay(history.age_days[:, None], self.log_half_life.exp()[history.event_type_index])
         excitation = (self.log_repeat.exp()[history.event_type_index] * memory).sum(1) * history.strength
-        pairs = torch.zeros(len(history.pair_row), device=excitation.device)
+        pairs = excitation.new_zeros(len(history.pair_row))
         return torch.log1p(pairs.index_add(0, history.pair, excitation))
 
-    def forward(self, snapshot: Snapshot) -> tuple[Tensor, Tensor]:
-        """Logits of `for_you` and `discover`: float32 [B, I] each, −∞ for items not live; items of the history not masked."""
+    def forward(self, snapshot: Snapshot, lists: tuple[str, ...] = LISTS) -> list[Tensor]:
+        """Logits of these lists: float32 [B, I] each, −∞ for items not live; items of the history are not masked."""
         recent, earlier = self.trends(snapshot)
         trend = torch.where(snapshot.live, recent + earlier, -torch.inf)
+        heads = [LISTS.index(name) for name in lists]
         if self.settings.taste:
             items = self.item_embeddings(snapshot)
-            users = self.user_vectors(snapshot, items) * self.log_temperature.exp()[:, None, None]
+            users = normalize(self.user_sums(snapshot, items), dim=-1) * self.log_temperature.exp()[:, None, None]
             users = dropout(users, self.settings.dropout, self.training)
             targets = normalize(items, dim=-1)
-            for_you, discover = (torch.addmm(bias, user, targets.T) for bias, user in zip(trend, users, strict=True))
+            logits = [torch.addmm(trend[head], users[head], targets.T) for head in heads]
         else:
-            for_you, discover = (bias.repeat(len(snapshot.users), 1) for bias in trend)
-        for_you.view(-1).index_add_(0, snapshot.seen, self.repeats(snapshot))
-        return for_you, discover
+            logits = [trend[head].repeat(len(snapshot.users), 1) for head in heads]
+        if "for_you" in lists:
+            logits[lists.index("for_you")].view(-1).index_add_(0, snapshot.seen, self.repeats(snapshot))
+        return logits
 
 
 def learned_half_lives_days(network: Network) -> dict[str, float]:

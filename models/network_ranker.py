@@ -25,8 +25,8 @@ class NetworkRanker:
     @torch.no_grad()
     def scores(self, users: Tensor, list_name: str) -> Tensor:
         """float32 [B, I]; items not live have −∞. users: int64 [B], ascending."""
-        head = LISTS.index(list_name)
-        return torch.cat([self.network(self.timeline.at(0, part))[head] for part in users.split(USERS_PER_CHUNK)])
+        parts = users.split(USERS_PER_CHUNK)
+        return torch.cat([self.network(self.timeline.at(0, part), (list_name,))[0] for part in parts])
 
     @torch.no_grad()
     def explain(self, users: Tensor, items: Tensor, list_name: str) -> tuple[list[str], Tensor, Tensor]:
@@ -52,25 +52,34 @@ class _Pairs:
         self.network, self.snapshot, self.head, self.item = network, snapshot, head, items
         self.row = torch.searchsorted(snapshot.users, users)
         self.embeddings = network.item_embeddings(snapshot)
-        self.user = network.user_vectors(snapshot, self.embeddings)[head] * network.log_temperature[head].exp()
+        sums = network.user_sums(snapshot, self.embeddings)[head]
+        self.scale = network.log_temperature[head].exp() / sums.norm(dim=1).clamp(min=1e-12)
+        self.user = sums * self.scale[:, None]
 
     def reasons(self) -> tuple[list[str], Tensor, Tensor]:
-        parts = self._parts()
+        none = torch.full_like(self.item, NONE)
+        history_item, entity, parts = none, none, self._parts()
+        if self.network.settings.taste:
+            parts["taste"] = self._taste()
+            history_item, own = self._from_history()
+            parts["repeat"] += own
+            parts["taste"] -= own
+        if self.snapshot.item_entities is not None:
+            entity = self._entity()
         names = list(parts)
         largest = torch.stack(list(parts.values())).argmax(0)
-        is_taste, is_repeat = largest == names.index("taste"), largest == names.index("repeat")
-        entity = self._entity() if self.snapshot.item_entities is not None else torch.full_like(self.item, NONE)
-        is_fact = is_taste & (entity != NONE) & self._facts_say_more()
-        reason_item = torch.where(is_repeat, self.item, torch.where(is_taste & ~is_fact, self._history_item(), NONE))
-        named = zip(largest.tolist(), is_fact.tolist(), strict=True)
-        return (
-            ["fact" if fact else names[part] for part, fact in named],
-            reason_item,
-            torch.where(is_fact, entity, NONE),
+        is_taste = (
+            largest == names.index("taste") if "taste" in names else torch.zeros_like(self.item, dtype=torch.bool)
         )
+        is_fact = is_taste & (entity != NONE) & self._facts_say_more()
+        reason_item = torch.where(largest == names.index("repeat"), self.item, none)
+        reason_item = torch.where(is_taste & ~is_fact, history_item, reason_item)
+        named = zip(largest.tolist(), is_fact.tolist(), strict=True)
+        reasons = ["fact" if fact else names[part] for part, fact in named]
+        return reasons, reason_item, torch.where(is_fact, entity, none)
 
     def _parts(self) -> dict[str, Tensor]:
-        """Each part of the score minus its mean over the live items: float32 [N] each."""
+        """Trend and season minus their mean over the live items, and repeat: float32 [N] each."""
         network, snapshot = self.network, self.snapshot
         recent, earlier = (part[self.head] - part[self.head, snapshot.live].mean() for part in network.trends(snapshot))
         repeat = torch.zeros(len(self.row), device=self.row.device)
@@ -78,11 +87,12 @@ class _Pairs:
             pair = self.row * len(snapshot.live) + self.item
             position = torch.searchsorted(snapshot.seen, pair).clamp(max=len(snapshot.seen) - 1)
             repeat = torch.where(snapshot.seen[position] == pair, network.repeats(snapshot)[position], 0.0)
-        taste = torch.full_like(repeat, -torch.inf)
-        if network.settings.taste:
-            unit = normalize(self.embeddings, dim=-1)
-            taste = (self.user[self.row] * (unit[self.item] - unit[snapshot.live].mean(0))).sum(1)
-        return {"trend": recent[self.item], "season": earlier[self.item], "repeat": repeat, "taste": taste}
+        return {"trend": recent[self.item], "season": earlier[self.item], "repeat": repeat}
+
+    def _taste(self) -> Tensor:
+        """Taste minus the user's mean over the live items: float32 [N]."""
+        unit = normalize(self.embeddings, dim=-1)
+        return (self.user[self.row] * (unit[self.item] - unit[self.snapshot.live].mean(0))).sum(1)
 
     def _facts_say_more(self) -> Tensor:
         """bool [N]: the item's entities agree more with the user than its own embedding does."""
@@ -103,8 +113,11 @@ class _Pairs:
         best = agreement == start.scatter_reduce(0, pair, agreement, "amax")[pair]
         return torch.full_like(self.item, NONE).scatter_reduce(0, pair[best], entity[best], "amax")
 
-    def _history_item(self) -> Tensor:
-        """The other item of the user's history that adds most to the taste of each pair, −1 without one."""
+    def _from_history(self) -> tuple[Tensor, Tensor]:
+        """The other item of the user's history that adds most to each pair's taste (int64 [N], −1 without one).
+
+        And what the events with the pair's own item add to it (float32 [N]), which is a repeat rather than a taste.
+        """
         history, types = self.snapshot.history, len(self.network.event_types)
         mix = self.network.mix[self.head, : types * len(history.kernels)].view(len(history.kernels), types, -1)
         event_type = torch.repeat_interleave(history.items.row_offsets.diff()) % types
@@ -112,15 +125,17 @@ class _Pairs:
         for alpha, kernel in zip(mix, history.kernels, strict=True):
             added += alpha[event_type] * kernel[:, None]
         added *= self.embeddings[history.items.column]
+        wanted = normalize(self.embeddings, dim=-1)[self.item] * self.scale[self.row, None]
         event_bounds = history.items.row_offsets[::types].tolist()
         pair_bounds = offsets(self.row, len(self.snapshot.users)).tolist()
-        chosen = torch.full_like(self.item, NONE)
+        chosen, own = torch.full_like(self.item, NONE), torch.zeros(len(self.item), device=self.row.device)
         for user in range(len(self.snapshot.users)):
             events, pairs = slice(*event_bounds[user : user + 2]), slice(*pair_bounds[user : user + 2])
-            bought = history.items.column[events]
-            share = self.embeddings[self.item[pairs]] @ added[events].T
-            share.masked_fill_(bought == self.item[pairs, None], -torch.inf)
+            bought = history.items.column[events].long()
             if len(bought):
-                best, position = share.max(1)
+                share = wanted[pairs] @ added[events].T
+                is_own = bought == self.item[pairs, None]
+                own[pairs] = (share * is_own).sum(1)
+                best, position = share.masked_fill(is_own, -torch.inf).max(1)
                 chosen[pairs] = torch.where(best > 0, bought[position], NONE)
-        return chosen
+        return chosen, own

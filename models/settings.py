@@ -10,7 +10,7 @@ class ModelSettings(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    dimension: int = Field(default=128, ge=2, description="numbers per embedding")
+    dimension: int = Field(default=192, ge=2, description="numbers per embedding")
     half_lives_days: tuple[float, ...] = Field(
         default=(7.0, 30.0, 120.0), description="decays of the taste, in days; 'for ever' is added"
     )
@@ -23,7 +23,7 @@ class ModelSettings(BaseModel):
         default=6, ge=1, description="most passes over the snapshots; the holdouts choose how many are made"
     )
     learning_rate: float = Field(default=5e-3, gt=0, description="of Adam, at the start of its cosine")
-    dropout: float = Field(default=0.4, ge=0, lt=1, description="share of the taste's components dropped in training")
+    dropout: float = Field(default=0.5, ge=0, lt=1, description="share of the taste's components dropped in training")
     snapshot_every_days: int = Field(default=7, ge=1, description="days between the past dates trained on")
     snapshot_count: int = Field(default=90, ge=1, description="most past dates trained on, newest first")
     snapshot_half_life_days: float = Field(default=180.0, gt=0, description="days after which a past date counts half")

@@ -71,14 +71,14 @@ class Timeline:
 
     def at(self, back_days: int, users: Tensor) -> Snapshot:
         """The graph as of `back_days` earlier, for these users (int64 [B], ascending)."""
-        graph, facts = self.graph, self.settings.facts
+        facts = self.settings.facts
         trend, trend_is_recent = self.trend(back_days)
         friends = friend_history = None
         if facts and self.user_users:
             friends, friend_history = self._friends(back_days, users)
         return Snapshot(
             users=users,
-            live=(graph.item_age_days > back_days) & (graph.item_retired_age_days - back_days < 1),
+            live=self.live_items(back_days),
             trend=trend,
             trend_is_recent=trend_is_recent,
             history=self._history(back_days, users),
@@ -106,6 +106,10 @@ class Timeline:
         count = (position[..., 1] - position[..., 0]).view(types, items, len(windows))
         recent = torch.tensor([start == 0 for start, _ in windows] * types, device=device)
         return torch.log1p(count.float()).permute(1, 0, 2).reshape(items, -1), recent
+
+    def live_items(self, back_days: int) -> Tensor:
+        """bool [I]: known before that date and not retired by then."""
+        return (self.graph.item_age_days > back_days) & (self.graph.item_retired_age_days - back_days < 1)
 
     def known_users(self, back_days: int) -> Tensor:
         """bool [U]: users with an event before that date."""

@@ -95,7 +95,7 @@ def examples(timeline: Timeline, settings: ModelSettings) -> list[Example]:
     result = []
     for back in range(horizon, oldest, settings.snapshot_every_days)[: settings.snapshot_count]:
         user, item = graph.targets(horizon, back)
-        kept = timeline.known_users(back)[user] & (graph.item_age_days[item] > back)
+        kept = timeline.known_users(back)[user] & timeline.live_items(back)[item]
         drawn = _drawn(timeline, torch.unique(user[kept]))
         kept &= torch.isin(user, drawn)
         user, item = user[kept], item[kept]

@@ -86,6 +86,14 @@ def test_where_repeats_are_off_both_lists_are_judged_on_new_items() -> None:
         assert torch.equal(one, other)
 
 
+def test_where_everybody_has_everything_only_the_list_with_repeats_is_judged() -> None:
+    graph = tiny_graph([(user, item, age) for user in range(5) for item in range(3) for age in (1, 8, 15, 22, 29, 50)])
+    evaluation = evaluate(graph, 7, True, SETTINGS, k=2)
+    assert {row.list_name for row in evaluation.rows} == {"for_you"}
+    assert decide(evaluation, "for_you", None).difference is not None
+    assert decide(evaluation, "discover", None).ranker == "decayed_popularity"
+
+
 def test_a_holdout_is_measured_with_the_option_that_the_other_holdouts_choose() -> None:
     trials = Trials()
     for option, ndcg in {10.0: (0.9, 0.1, 0.1), 20.0: (0.0, 0.3, 0.3)}.items():
@@ -93,6 +101,14 @@ def test_a_holdout_is_measured_with_the_option_that_the_other_holdouts_choose() 
             trials.add(option, "for_you", {"ndcg": torch.tensor([value])})
     assert trials.cross_fitted(("for_you",), 3) == [20.0, 10.0, 10.0]
     assert trials.best(("for_you",), [0, 1, 2]) == 10.0
+
+
+def test_what_was_launched_during_the_horizon_is_not_asked_of_a_list_made_before() -> None:
+    """Only user 1 buys something known: the others buy item 2, which nobody could list."""
+    before = [(user, item, age) for user in range(4) for item in (0, 1) for age in (30, 36)]
+    graph = tiny_graph([*before, (0, 2, 3), (2, 2, 3), (3, 2, 3), (1, 1, 4)])
+    evaluation = evaluate(graph, 7, True, SETTINGS)
+    assert evaluation.user_index["for_you"].tolist() == [1]
 
 
 def test_progress_ends_at_its_total() -> None:

@@ -15,19 +15,12 @@ from models.network import learned_half_lives_days
 from models.network_ranker import NetworkRanker
 from models.ranking import top_k
 from models.settings import ModelSettings
-from models.training import fit
+from models.timeline import Timeline
+from models.training import examples, fit
 from tests.models.tiny import edges, tiny_graph, with_items_known
 
 SMALL = ModelSettings(dimension=8, epochs=4, learning_rate=2e-2)
 WINTER, SUMMER = (0, 1, 2), (3, 4, 5)
-
-
-@pytest.fixture(autouse=True)
-def _one_thread():
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 def two_tastes(seed: int = 0) -> Graph:
@@ -72,6 +65,20 @@ def test_events_after_a_date_do_not_change_what_is_learned_as_of_it() -> None:
     earlier = replace(graph, interactions=events.where(events.age_days > 28))
     one, other = (fit(now.back(28), 7, SMALL, epochs=1).state_dict() for now in (graph, earlier))
     assert all(torch.equal(one[name], other[name]) for name in one)
+
+
+def test_sales_before_launch_or_after_retirement_are_no_targets() -> None:
+    graph = two_tastes()
+    known, retired = graph.item_age_days.clone(), graph.item_retired_age_days.clone()
+    known[0], retired[1] = 1, 100
+    graph = replace(graph, item_age_days=known, item_retired_age_days=retired)
+    targets = torch.cat(
+        [example.item for example in examples(Timeline(graph, 7, SMALL), SMALL) if example.weight > 0.7]
+    )
+    assert 2 in targets
+    assert 0 not in targets
+    assert 1 not in targets
+    assert all(torch.isfinite(tensor).all() for tensor in fit(graph, 7, SMALL, epochs=1).state_dict().values())
 
 
 def test_a_packed_network_scores_the_same_bits() -> None:
