@@ -54,12 +54,12 @@ def ease_weights(graph: Graph, half_life_days: float) -> Tensor:
     return (inverse / -inverse.diagonal()).fill_diagonal_(0.0)
 
 
-def knn_weights(graph: Graph, half_life_days: float) -> Hop:
-    """Cosine of item columns: row = item, columns = the `KNN_NEIGHBOURS` other items nearest to it."""
+def knn_weights(graph: Graph, half_life_days: float, count: int = KNN_NEIGHBOURS) -> Hop:
+    """Cosine of item columns: row = item, columns = the `count` other items nearest to it."""
     weights = sparse_weights(graph, half_life_days)
     length = np.sqrt(weights.multiply(weights).sum(axis=0)).clip(1e-12)
     unit = weights.multiply(1 / length[None]).tocsc()
-    width = min(KNN_NEIGHBOURS, graph.item_count)
+    width = min(count, graph.item_count)
     cosines, neighbours = [], []
     for start in range(0, graph.item_count, CHUNK_ITEMS):
         cosine = torch.from_numpy((unit[:, start : start + CHUNK_ITEMS].T @ unit).toarray())

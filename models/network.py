@@ -42,6 +42,7 @@ class Network(nn.Module):
         self.item = nn.Parameter(torch.randn(item_count, dimension) * dimension**-0.5)
         self.entity = nn.Parameter(torch.randn(entity_count, dimension) * 0.1 * dimension**-0.5)
         self.mix = nn.Parameter(torch.full((heads, source_count, dimension), 1.0 / source_count))
+        self.near = nn.Parameter(torch.zeros(dimension))
         self.log_temperature = nn.Parameter(torch.full((heads,), log(START_TEMPERATURE)))
         self.trend = nn.Parameter(torch.full((heads, trend_count), 1.0 / trend_count))
         half_lives = torch.tensor(REPEAT_HALF_LIVES_DAYS)
@@ -50,7 +51,7 @@ class Network(nn.Module):
 
     def calibration(self) -> list[nn.Parameter]:
         """The few numbers that all users and items share."""
-        return [self.mix, self.log_temperature, self.trend, self.log_half_life, self.log_repeat]
+        return [self.mix, self.near, self.log_temperature, self.trend, self.log_half_life, self.log_repeat]
 
     def entity_embeddings(self, snapshot: Snapshot) -> Tensor:
         """Own embedding plus the mean of the linked entities: float32 [N, D]."""
@@ -58,9 +59,11 @@ class Network(nn.Module):
         return self.entity if hop is None else self.entity + hop(self.entity)
 
     def item_embeddings(self, snapshot: Snapshot) -> Tensor:
-        """Own embedding plus the mean of the item's entities: float32 [I, D]."""
-        hop = snapshot.item_entities
-        return self.item if hop is None else self.item + hop(self.entity_embeddings(snapshot))
+        """Own embedding plus the mean of the item's entities, plus a share of the item's neighbours': float32 [I, D]."""
+        items = self.item
+        if snapshot.item_entities is not None:
+            items = items + snapshot.item_entities(self.entity_embeddings(snapshot))
+        return items if snapshot.neighbours is None else items + self.near * snapshot.neighbours(items)
 
     def user_sums(self, snapshot: Snapshot, items: Tensor) -> Tensor:
         """Σ_c α_c ⊙ Σ_j ŵ_c(u, j) e_j, one per list; the taste goes by its direction: float32 [2, B, D].

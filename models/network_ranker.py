@@ -71,7 +71,7 @@ class _Pairs:
         is_taste = (
             largest == names.index("taste") if "taste" in names else torch.zeros_like(self.item, dtype=torch.bool)
         )
-        is_fact = is_taste & (entity != NONE) & self._facts_say_more()
+        is_fact = is_taste & (entity != NONE)
         reason_item = torch.where(largest == names.index("repeat"), self.item, none)
         reason_item = torch.where(is_taste & ~is_fact, history_item, reason_item)
         named = zip(largest.tolist(), is_fact.tolist(), strict=True)
@@ -94,13 +94,8 @@ class _Pairs:
         unit = normalize(self.embeddings, dim=-1)
         return (self.user[self.row] * (unit[self.item] - unit[self.snapshot.live].mean(0))).sum(1)
 
-    def _facts_say_more(self) -> Tensor:
-        """bool [N]: the item's entities agree more with the user than its own embedding does."""
-        own, whole = self.network.item[self.item], self.embeddings[self.item]
-        return (self.user[self.row] * (whole - 2 * own)).sum(1) > 0
-
     def _entity(self) -> Tensor:
-        """The entity of each pair's item that agrees most with the user, −1 without entities."""
+        """The entity that agrees most with the user, −1 where the item itself says more than its entities do: int64 [N]."""
         hop = self.snapshot.item_entities
         assert hop is not None
         pair, edge = ranges(hop.adjacency.row_offsets[self.item], hop.adjacency.row_offsets[self.item + 1])
@@ -111,7 +106,9 @@ class _Pairs:
         agreement = (self.user[self.row[pair]] * entities[entity]).sum(1) * hop.weight[edge]
         start = torch.full((len(self.item),), -torch.inf, device=self.item.device)
         best = agreement == start.scatter_reduce(0, pair, agreement, "amax")[pair]
-        return torch.full_like(self.item, NONE).scatter_reduce(0, pair[best], entity[best], "amax")
+        chosen = torch.full_like(self.item, NONE).scatter_reduce(0, pair[best], entity[best], "amax")
+        more = (self.user[self.row] * (hop(entities) - self.network.item)[self.item]).sum(1) > 0
+        return torch.where(more, chosen, NONE)
 
     def _from_history(self) -> tuple[Tensor, Tensor]:
         """The other item of the user's history that adds most to each pair's taste (int64 [N], −1 without one).

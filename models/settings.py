@@ -18,6 +18,9 @@ class ModelSettings(BaseModel):
         default=True, description="kernels of the time of year and week, and trends of the earlier years"
     )
     facts: bool = Field(default=True, description="hop over item-entity, user-entity and user-user edges")
+    neighbour_count: int = Field(
+        default=20, ge=0, description="items whose mean each item takes a share of; 0 = no such hop"
+    )
     taste: bool = Field(default=True, description="off: the log-linear repeat and trend alone, a baseline")
     epochs: int = Field(
         default=6, ge=1, description="most passes over the snapshots; the holdouts choose how many are made"

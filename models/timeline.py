@@ -11,6 +11,7 @@ from torch import Tensor
 from models.graph import NEVER, Graph
 from models.hops import Hop, Links, row_shares
 from models.kernels import WEEK_CONCENTRATION, YEAR_CONCENTRATION, decay, middle_of, phase_match, week_phase, year_phase
+from models.neighbours import knn_weights
 from models.propagation import Adjacency, offsets, ranges
 from models.settings import ModelSettings
 
@@ -18,6 +19,8 @@ RECENT_DAYS = (3, 7, 14, 30, 90, NEVER - 1)  # windows of the trend, backwards f
 YEARS_DAYS = (365, 730)  # how far back the same time of the earlier years lies
 LEAD_UP_DAYS = 28  # of the earlier years, to tell a rise from a plain seller
 MOST_AGE_DAYS = 2**31
+NEIGHBOUR_HALF_LIFE_DAYS = 90.0
+ERA_DAYS = 56  # neighbours are found anew at each; within an era they are those of its first day
 
 
 @dataclass(frozen=True)
@@ -45,6 +48,7 @@ class Snapshot:
     history: History
     item_entities: Hop | None
     entity_entities: Hop | None
+    neighbours: Hop | None  # item ← the items bought by the same users
     user_entities: Hop | None
     friends: Hop | None  # user row ← friend row
     friend_history: Hop | None  # friend row ← item
@@ -67,6 +71,7 @@ class Timeline:
         self.item_entities = Links(graph.item_entities, graph.item_count, graph.entity_count)
         self.entity_entities = Links(graph.entity_entities, graph.entity_count, graph.entity_count)
         self.user_entities = Links(graph.user_entities, graph.user_count, graph.entity_count)
+        self._neighbours: dict[int, Hop] = {}
         self.user_users = Links(graph.user_users, graph.user_count, graph.user_count)
 
     def at(self, back_days: int, users: Tensor) -> Snapshot:
@@ -84,10 +89,23 @@ class Timeline:
             history=self._history(back_days, users),
             item_entities=self.item_entities.hop(back_days) if facts and self.item_entities else None,
             entity_entities=self.entity_entities.hop(back_days) if facts and self.entity_entities else None,
+            neighbours=self.neighbours(back_days) if self.settings.neighbour_count else None,
             user_entities=self.user_entities.hop_from(users, back_days) if facts and self.user_entities else None,
             friends=friends,
             friend_history=friend_history,
         )
+
+    def neighbours(self, back_days: int) -> Hop:
+        """The mean over each item's nearest items, by who bought both before the era of that date began.
+
+        The graph's own date begins an era of its own; no earlier date sees a purchase that it is to predict.
+        """
+        era = -(-back_days // ERA_DAYS) * ERA_DAYS
+        if era not in self._neighbours:
+            hop = knn_weights(self.graph.back(era), NEIGHBOUR_HALF_LIFE_DAYS, self.settings.neighbour_count)
+            row = torch.repeat_interleave(hop.adjacency.row_offsets.diff())
+            self._neighbours[era] = Hop(hop.adjacency, row_shares(hop.weight, row, self.graph.item_count))
+        return self._neighbours[era]
 
     def trend(self, back_days: int) -> tuple[Tensor, Tensor]:
         """log(1 + events) of each item (float32 [I, F]) per event type and window, and which windows are recent (bool [F]).

@@ -13,7 +13,7 @@ from torch import Tensor
 from models.kernels import YEAR_CONCENTRATION, middle_of, year_phase
 from models.network import Network
 from models.settings import ModelSettings
-from models.timeline import Snapshot, Timeline
+from models.timeline import ERA_DAYS, NEIGHBOUR_HALF_LIFE_DAYS, Snapshot, Timeline
 from models.training import Example, loss, new_network
 from tests.models.tiny import AS_OF, edges, tiny_graph
 
@@ -46,7 +46,19 @@ def item_vectors(network: Network) -> Tensor:
     items = network.item.clone()
     items[0] = items[0] + (entity[0] + entity[1]) / 2
     items[2] = items[2] + entity[1]
-    return items
+    cosines = history_cosines()
+    near = torch.stack([(row[:, None] * items).sum(0) / row.sum().clamp(min=1e-30) for row in cosines])
+    return items + network.near * near
+
+
+def history_cosines() -> Tensor:
+    """Cosine of two items' columns of √(Σ 2^(−age/90)) over users, 0 for an item with itself."""
+    columns = torch.zeros(4, 3, dtype=torch.float64)
+    for user, item, age, _ in EVENTS:
+        columns[item, user] += 2 ** (-age / NEIGHBOUR_HALF_LIFE_DAYS)
+    return torch.nan_to_num(
+        torch.cosine_similarity(columns.sqrt()[:, None], columns.sqrt()[None], dim=2)
+    ).fill_diagonal_(0)
 
 
 def kernel_values(age: int, phase: float) -> list[float]:
@@ -143,3 +155,12 @@ def test_dead_items_have_no_chance(network: Network) -> None:
     graph = replace(GRAPH, item_retired_age_days=torch.tensor([-1, 1, -1, -1], dtype=torch.int32))
     for logits in network.float()(Timeline(graph, HORIZON, SETTINGS).at(0, torch.arange(3))):
         assert torch.isinf(logits).nonzero()[:, 1].unique().tolist() == [1]
+
+
+def test_neighbours_of_a_past_date_know_nothing_of_its_own_era() -> None:
+    timeline = Timeline(GRAPH, HORIZON, SETTINGS)
+    for back_days in (1, 7, ERA_DAYS, ERA_DAYS + 1):
+        era = ERA_DAYS if back_days <= ERA_DAYS else 2 * ERA_DAYS
+        before = Timeline(GRAPH.back(era), HORIZON, SETTINGS).neighbours(0)
+        torch.testing.assert_close(timeline.neighbours(back_days).weight, before.weight)
+    assert not torch.equal(timeline.neighbours(0).weight, timeline.neighbours(1).weight)
