@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import atexit
 import logging
 import os
 import sys
@@ -150,7 +149,6 @@ def sources() -> None:
 
 def main() -> None:
     """Entry point of the console script."""
-    atexit.register(_quiet_exit)
     app()
 
 
@@ -247,12 +245,6 @@ def _reported(verbose: bool) -> Iterator[None]:
         hint = "" if isinstance(error, AlmanacError) else "; run again with --verbose for the traceback"
         Console(stderr=True, soft_wrap=True).print(f"{name}: {error}{hint}", markup=False, highlight=False)
         raise typer.Exit(code) from None
-
-
-def _quiet_exit() -> None:
-    """Keeps the interpreter's last lines off the terminal: DuckDB's binding lists objects that Great Expectations keeps."""
-    sys.stderr.flush()
-    os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
 
 
 if __name__ == "__main__":
