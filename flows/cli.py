@@ -153,7 +153,13 @@ def main() -> None:
 
 
 def _run(source: str, input: Path, as_of: date, home: Path, verbose: bool, **options: Any) -> None:
-    prepare_prefect(home.resolve(), verbose)
+    from tasks.runs import check_request
+    from tasks.sources import load_source
+    from tasks.warehouse import exclusive
+
+    check_request(home.resolve(), load_source(source), input.resolve())  # before Prefect takes its time to start
+    with exclusive(home):
+        prepare_prefect(home.resolve(), verbose)
     from flows.daily import daily
 
     console.print(f"[bold]{source}[/bold] as of {as_of}, home {home}")

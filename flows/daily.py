@@ -17,7 +17,7 @@ from prefect.runtime import flow_run
 
 from flows.configuration import RunConfig
 from tasks import artifacts, ingest, publish, recommend, runs, transform, validate
-from tasks.errors import AlmanacError, ContractError, DataRefused
+from tasks.errors import AlmanacError, DataRefused
 from tasks.sources import Source, load_source
 from tasks.warehouse import MEMORY_LIMIT, exclusive
 
@@ -84,10 +84,7 @@ def run(config: RunConfig) -> dict[str, Any]:
     """
     source = load_source(config.source)
     home, input_root, as_of = config.home.resolve(), config.input.resolve(), config.as_of
-    if not input_root.is_dir():
-        raise ContractError(
-            f"{config.input} is no folder; --input takes the folder that holds the files of {source.name}"
-        )
+    runs.check_request(home, source, input_root)
     run_id, started_at = uuid4().hex[:12], _now()
     seconds: dict[str, float] = {}
     with exclusive(home):

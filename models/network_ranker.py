@@ -79,14 +79,14 @@ class _Pairs:
         return reasons, reason_item, torch.where(is_fact, entity, none)
 
     def _parts(self) -> dict[str, Tensor]:
-        """Trend and season minus their mean over the live items, and repeat: float32 [N] each."""
+        """Trend and season minus their mean over the live items, and repeat, −∞ for a first time: float32 [N] each."""
         network, snapshot = self.network, self.snapshot
         recent, earlier = (part[self.head] - part[self.head, snapshot.live].mean() for part in network.trends(snapshot))
-        repeat = torch.zeros(len(self.row), device=self.row.device)
+        repeat = torch.full((len(self.row),), -torch.inf, device=self.row.device)
         if LISTS[self.head] == "for_you" and len(snapshot.seen):
             pair = self.row * len(snapshot.live) + self.item
             position = torch.searchsorted(snapshot.seen, pair).clamp(max=len(snapshot.seen) - 1)
-            repeat = torch.where(snapshot.seen[position] == pair, network.repeats(snapshot)[position], 0.0)
+            repeat = torch.where(snapshot.seen[position] == pair, network.repeats(snapshot)[position], repeat)
         return {"trend": recent[self.item], "season": earlier[self.item], "repeat": repeat}
 
     def _taste(self) -> Tensor:

@@ -12,7 +12,7 @@ from typing import Any
 
 from duckdb import DuckDBPyConnection
 
-from tasks.errors import UsageError
+from tasks.errors import ContractError, UsageError
 from tasks.ingest import source_snapshot
 from tasks.sources import Source
 from tasks.warehouse import SQL, exists, open_warehouse, read_home, scalar, transaction
@@ -24,18 +24,26 @@ RUNS = (
 )
 
 
-def claim_home(home: Path, source: Source, input_root: Path, memory_limit: str, temp_directory: Path | None) -> None:
-    """Binds a home to one source and one input root at its first run; raises `UsageError` for any other.
-
-    DuckDB's memory limit and spill folder are recorded with it: every later step and command on the home uses them.
-    """
-    claim = {"source": source.name, "input": str(input_root)}
+def check_request(home: Path, source: Source, input_root: Path) -> None:
+    """Raises before anything is made: `ContractError` without the input folder, `UsageError` for a home of another source."""
+    if not input_root.is_dir():
+        raise ContractError(
+            f"{input_root} is no folder; --input takes the folder that holds the files of {source.name}"
+        )
     held = read_home(home)
-    if held and {name: held.get(name) for name in claim} != claim:
+    if held and (held["source"], held["input"]) != (source.name, str(input_root)):
         raise UsageError(
             f"{home} belongs to source {held['source']} with input {held['input']}; "
             f"give this one its own: --home .almanac-{source.name}"
         )
+
+
+def claim_home(home: Path, source: Source, input_root: Path, memory_limit: str, temp_directory: Path | None) -> None:
+    """Binds a home to one source and one input root, once `check_request` has passed.
+
+    DuckDB's memory limit and spill folder are recorded with it: every later step and command on the home uses them.
+    """
+    claim = {"source": source.name, "input": str(input_root)}
     claim["memory_limit"] = memory_limit
     if temp_directory:
         claim["temp_directory"] = str(temp_directory.resolve())

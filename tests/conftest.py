@@ -1,0 +1,71 @@
+"""Shared by all tests: one Prefect server, the real data, and one published small shop."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import date, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.world import SHOP, end_date, write_world
+
+TINY_SHOP: dict[str, Any] = {"users": 150, "items": 80, "days": 420}
+
+
+@pytest.fixture(scope="session")
+def real_data() -> Path:
+    """The folder of public data sets, `$ALMANAC_DATA`; without it a test is skipped, or fails if data is required."""
+    folder = Path(os.environ.get("ALMANAC_DATA", "no folder"))
+    if not folder.is_dir():
+        reason = "no real data: set ALMANAC_DATA to the folder that holds online-retail-ii/"
+        if os.environ.get("ALMANAC_REQUIRE_DATA") == "1":
+            pytest.fail(reason)
+        pytest.skip(reason)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def prefect() -> Iterator[None]:
+    """A Prefect server with a database of its own."""
+    from prefect.testing.utilities import prefect_test_harness
+
+    with prefect_test_harness(server_startup_timeout=120):
+        yield
+
+
+@dataclass(frozen=True)
+class Published:
+    """A shop's files, and the home into which they were published."""
+
+    files: Path
+    home: Path
+    as_of: date
+    summary: dict[str, Any]
+
+
+@pytest.fixture(scope="session")
+def shop_files(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The files of a shop small enough to publish in seconds; treat as read-only."""
+    folder = tmp_path_factory.mktemp("shop")
+    write_world(folder, **TINY_SHOP)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def published(prefect: None, shop_files: Path, tmp_path_factory: pytest.TempPathFactory) -> Published:
+    """The small shop published by the real flow for two dates a week apart; treat as read-only."""
+    home = tmp_path_factory.mktemp("published") / "home"
+    last = end_date(**(SHOP | TINY_SHOP))
+    publish(shop_files, home, last - timedelta(days=7))
+    return Published(shop_files, home, last, publish(shop_files, home, last))
+
+
+def publish(files: Path, home: Path, as_of: date, **options: Any) -> dict[str, Any]:
+    """One run of the daily flow on a shop."""
+    from flows.daily import daily
+
+    return daily("shop", str(files), as_of, str(home), **options)  # pyright: ignore
