@@ -5,7 +5,7 @@ from __future__ import annotations
 import tomllib
 from pathlib import Path
 from typing import Literal
-from zoneinfo import ZoneInfo
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
@@ -70,7 +70,10 @@ class Source(BaseModel):
     @field_validator("time_zone")
     @classmethod
     def _known_zone(cls, zone: str) -> str:
-        ZoneInfo(zone)
+        try:
+            ZoneInfo(zone)
+        except ZoneInfoNotFoundError as error:
+            raise ValueError(str(error)) from error
         return zone
 
     @field_validator("natural_key")

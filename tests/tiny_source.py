@@ -5,13 +5,13 @@ from __future__ import annotations
 import csv
 import io
 from dataclasses import dataclass
-from datetime import date, datetime, timedelta
+from datetime import date, datetime
 from pathlib import Path
-
-from duckdb import DuckDBPyConnection
+from uuid import uuid4
 
 from tasks.ingest import land, load
 from tasks.sources import CONTRACTS, Source, load_source
+from tasks.transform import build_graph, build_staging
 from tasks.validate import validate_delivery
 from tasks.warehouse import open_warehouse
 
@@ -24,7 +24,6 @@ max_reject_share = 1.0
 event_strength = { view = 0.5, purchase = 2.0 }
 """
 READ_CSV = "read_csv(getvariable('input') || '/{table}*.csv', all_varchar = true, header = true, filename = true)"
-TEXT = {"interactions": ("user_id", "item_id", "event_type", "occurred_at", "value")}
 FURTHER = {  # attributes of the tiny users and items: text, number, list and date
     "users": "country, try_cast(age as integer) as age",
     "items": "brand, string_split(tags, '|') as tags, try_cast(price as double) as price, try_cast(made as date) as made",
@@ -70,21 +69,25 @@ class TinySource:
     def land(self, as_of: date) -> dict[str, int]:
         return land(self.home, self.source, self.input, as_of)
 
-    def ingest(self, as_of: date, run_id: str = "run") -> dict[str, Fates]:
+    def ingest(self, as_of: date, run_id: str | None = None) -> dict[str, Fates]:
         """Lands, validates and loads; returns by file the rows of each fate and rule."""
+        run_id = run_id or uuid4().hex
         self.land(as_of)
         validate_delivery(self.home, self.source, as_of, run_id)
-        loaded_at = datetime(2024, 6, 1) + timedelta(seconds=len(self.rows("from mart.accounting", missing=[])))
         fates: dict[str, Fates] = {}
-        for _, file, fate, rule, count in load(self.home, self.source, as_of, loaded_at, run_id):
+        for _, file, fate, rule, count in load(self.home, self.source, as_of, datetime.now(), run_id):
             fates.setdefault(file, {})[fate, rule] = count
         return fates
 
-    def rows(self, query: str, missing: list[tuple] | None = None) -> list[tuple]:
-        """The rows of a query on the warehouse; `missing` when its table is not there yet."""
+    def stage(self, as_of: date) -> None:
+        """Ingests, then builds `staging.*` and `graph.*`."""
+        self.ingest(as_of)
+        build_staging(self.home, self.source, as_of)
+        build_graph(self.home, self.source, as_of)
+
+    def rows(self, query: str) -> list[tuple]:
+        """The rows of a query on the warehouse."""
         with open_warehouse(self.home) as warehouse:
-            if missing is not None and not _is_there(warehouse, query.rsplit(maxsplit=1)[-1]):
-                return missing
             return warehouse.execute(query).fetchall()
 
 
@@ -114,9 +117,3 @@ def csv_select(table: str) -> str:
     provenance = [f"{excluded} as excluded_because", "parse_filename(filename) as source_file"]
     provenance += ["cast(line as bigint) as source_row"]
     return f"select {', '.join(columns + provenance)} from {READ_CSV.format(table=table)}\n"
-
-
-def _is_there(warehouse: DuckDBPyConnection, table: str) -> bool:
-    from tasks.warehouse import exists
-
-    return exists(warehouse, table)
