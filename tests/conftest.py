@@ -13,19 +13,22 @@ import pytest
 
 from tests.world import SHOP, end_date, write_world
 
+DATA = Path(os.environ.get("ALMANAC_DATA", "no folder"))
+NO_DATA = "set ALMANAC_DATA to the folder that holds online-retail-ii/"
 TINY_SHOP: dict[str, Any] = {"users": 150, "items": 80, "days": 420}
 
 
 @pytest.fixture(scope="session")
 def real_data() -> Path:
     """The folder of public data sets, `$ALMANAC_DATA`; without it a test is skipped, or fails if data is required."""
-    folder = Path(os.environ.get("ALMANAC_DATA", "no folder"))
-    if not folder.is_dir():
-        reason = "no real data: set ALMANAC_DATA to the folder that holds online-retail-ii/"
-        if os.environ.get("ALMANAC_REQUIRE_DATA") == "1":
-            pytest.fail(reason)
-        pytest.skip(reason)
-    return folder
+    if not DATA.is_dir():
+        pytest.fail(NO_DATA) if os.environ.get("ALMANAC_REQUIRE_DATA") == "1" else pytest.skip(NO_DATA)
+    return DATA
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    if not DATA.is_dir():
+        terminalreporter.write_line(f"tests on real data did not run: {NO_DATA}")
 
 
 @pytest.fixture(scope="session")
