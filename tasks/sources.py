@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tomllib
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
@@ -43,6 +43,7 @@ DATE_COLUMN = {
     "facts": "since",
     "links": "since",
 }
+Strength = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 
 
 class Source(BaseModel):
@@ -65,7 +66,7 @@ class Source(BaseModel):
     max_reject_share: float = Field(default=0.01, ge=0, le=1)  # of the rows read and not deferred, per table
     natural_key: tuple[str, ...] = ("user_id", "item_id", "event_type", "occurred_at")
     segment_column: str | None = None  # of users.sql; the popularity a user without history is shown
-    event_strength: dict[str, float] = Field(min_length=1)  # edge strength by event type, above 0
+    event_strength: dict[str, Strength] = Field(min_length=1)  # edge strength by event type
 
     @field_validator("time_zone")
     @classmethod

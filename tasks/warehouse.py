@@ -108,7 +108,7 @@ def read_select(path: Path, connection: DuckDBPyConnection) -> str:
         raise ContractError(f"{path} is not valid SQL: {error}") from error
     if [statement.type for statement in statements] != [duckdb.StatementType.SELECT]:
         raise ContractError(f"{path} must hold exactly one SELECT")
-    return text.strip().rstrip(";")
+    return text.strip().rstrip(";") + "\n"  # ends a comment in the last line, wherever the text is put
 
 
 def set_variables(connection: DuckDBPyConnection, **variables: object) -> None:

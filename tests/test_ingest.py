@@ -85,14 +85,6 @@ def test_every_row_has_the_fate_its_content_deserves(
     ]
 
 
-@pytest.mark.parametrize("kind", sorted(KINDS))
-def test_each_kind_of_row_alone(kind: str, tmp_path: Path) -> None:
-    tiny = tiny_source(tmp_path / "tiny")
-    row, fate = KINDS[kind]
-    tiny.deliver("interactions.csv", [row])
-    assert tiny.ingest(AS_OF) == {"interactions.csv": {fate: 1}}
-
-
 def test_rows_dated_on_or_after_as_of_are_cut_before_any_rule(tmp_path: Path) -> None:
     tiny = tiny_source(tmp_path / "tiny", settings="max_reject_share = 0.0")
     future = [row for kind, (row, _) in KINDS.items() if kind.startswith("future")]
@@ -119,6 +111,7 @@ def test_ingesting_twice_equals_once(tmp_path: Path) -> None:
     tiny = tiny_source(tmp_path / "tiny")
     tiny.deliver("interactions.csv", [row for row, _ in KINDS.values()])
     first = tiny.ingest(AS_OF)["interactions.csv"]
+    assert first == Counter(fate for _, fate in KINDS.values())
     before = durable(tiny)
     second = tiny.ingest(AS_OF)["interactions.csv"]
     assert durable(tiny) == before
@@ -155,6 +148,25 @@ def test_a_changed_day_replaces_that_day_of_that_file_only(tmp_path: Path) -> No
     superseded = "select source_file, event_date, user_id from raw.interactions where superseded_at is not null"
     assert tiny.rows(superseded) == [("interactions-a.csv", second, "u1")]
     assert tiny.rows("select superseded_at is null from quarantine.rows") == [(False,)]
+
+
+def test_a_row_that_moves_to_another_day_is_there_once(tmp_path: Path) -> None:
+    tiny = tiny_source(tmp_path / "tiny")
+    for day in (1, 2):
+        tiny.deliver("interactions.csv", [event(user="u2"), *days(day)])
+        tiny.ingest(AS_OF)
+        moved = [moment.day for _, moment, user, _ in current(tiny) if user == "u1"]
+        assert moved == [day]
+
+
+def test_identical_rows_stay_apart_in_raw(tmp_path: Path) -> None:
+    tiny = tiny_source(tmp_path / "tiny")
+    tiny.deliver("interactions.csv", days(1, 1, 1))
+    tiny.ingest(AS_OF)
+    assert len(current(tiny)) == 3
+    tiny.deliver("interactions.csv", days(1, 1))
+    tiny.ingest(AS_OF)
+    assert len(current(tiny)) == 2
 
 
 def test_another_file_adds_rows_to_the_same_day(tmp_path: Path) -> None:
@@ -301,7 +313,7 @@ def test_a_column_of_another_type_or_left_out_is_named(tmp_path: Path) -> None:
 def test_an_adapter_may_end_with_a_comment_or_a_semicolon(tmp_path: Path) -> None:
     tiny = tiny_source(tmp_path / "tiny")
     tiny.deliver("interactions.csv", [event()])
-    for end in ("-- raw_text is not among the columns", ";", "; -- done", "/* done */"):
+    for end in ("-- raw_text is not among the columns", ";", "/* done */"):
         tiny.adapt("interactions", csv_select("interactions").rstrip() + f" {end}\n")
         assert sum(tiny.ingest(AS_OF)["interactions.csv"].values()) == 1
 
