@@ -133,11 +133,11 @@ def _steps(
     with _timed("train", seconds):
         version = train(home, source, as_of, config.model, choice["epochs"], device, run_id, started_at)
     with _timed("score", seconds):
-        score(home, source, as_of, top_k, choice, version, device)
+        score(home, source, as_of, top_k, choice, version, device, run_id)
     with _timed("audit", seconds):
         quality += audit(home, source, as_of, top_k, run_id)
     with _timed("publish", seconds):
-        published = publish_lists(home, source, as_of, run_id, started_at, config.history_days)
+        published = publish_lists(home, source, as_of, run_id, config.history_days)
     return {
         "accounting": accounting,
         "nodes": nodes,

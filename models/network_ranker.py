@@ -37,7 +37,7 @@ class NetworkRanker:
         """
         head = LISTS.index(list_name)
         reasons, reason_item, reason_entity = [], torch.full_like(items, NONE), torch.full_like(items, NONE)
-        for part in torch.unique(users).split(USERS_PER_CHUNK):
+        for part in torch.unique(users).split(USERS_PER_CHUNK) if len(users) else ():
             inside = (users >= part[0]) & (users <= part[-1])
             pairs = _Pairs(self.network, self.timeline.at(0, part), head, users[inside], items[inside])
             names, reason_item[inside], reason_entity[inside] = pairs.reasons()

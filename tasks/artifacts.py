@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import re
 from datetime import date
 from pathlib import Path
 from typing import Any
 
 from prefect.artifacts import create_table_artifact
 
-from tasks.warehouse import exists, open_warehouse, set_variables
+from tasks.warehouse import exists, open_warehouse, scalar, set_variables
 
 SAMPLED_USERS = 5
 SAMPLED_RANKS = 5
+
+
+def _key(what: str, source: str) -> str:
+    """Prefect allows lower-case letters, digits and dashes in the key of an artifact."""
+    return re.sub("[^a-z0-9]+", "-", f"{what}-{source}".lower()).strip("-")
 
 
 def show_quality(results: list[dict[str, Any]], source: str) -> None:
@@ -19,7 +25,9 @@ def show_quality(results: list[dict[str, Any]], source: str) -> None:
     columns = ("table_name", "rule", "severity", "success", "checked", "failed", "observed")
     rows = [{name: result.get(name) for name in columns} for result in results]
     rows.sort(key=lambda row: (row["success"], row["severity"], row["table_name"], row["rule"]))
-    create_table_artifact(rows, key=f"quality-{source}", description="Expectations on deliveries, staging and lists")
+    create_table_artifact(
+        rows, key=_key("quality", source), description="Expectations on deliveries, staging and lists"
+    )
 
 
 def metric_table(home: Path, as_of: date) -> list[dict[str, Any]]:
@@ -34,12 +42,16 @@ def metric_table(home: Path, as_of: date) -> list[dict[str, Any]]:
         pivot = f"pivot ({pooled}) on metric using any_value(mean) group by list, ranker, k"
         query = f"from ({pivot}) order by list desc, ndcg desc, ranker"
         set_variables(warehouse, as_of=as_of)
+        if not scalar(warehouse, "select count(*) from mart.metrics where as_of = $as_of", as_of=as_of):
+            return []
         return warehouse.sql(query).to_arrow_table().to_pylist()
 
 
 def show_metrics(home: Path, as_of: date, source: str) -> None:
     """Model against baselines on the holdouts before `as_of`."""
-    create_table_artifact(metric_table(home, as_of), key=f"metrics-{source}", description=f"Holdouts before {as_of}")
+    create_table_artifact(
+        metric_table(home, as_of), key=_key("metrics", source), description=f"Holdouts before {as_of}"
+    )
 
 
 def show_sample(home: Path, as_of: date, source: str) -> None:
@@ -53,4 +65,4 @@ def show_sample(home: Path, as_of: date, source: str) -> None:
     with open_warehouse(home) as warehouse:
         parameters = {"as_of": as_of, "ranks": SAMPLED_RANKS, "users": SAMPLED_USERS}
         rows = warehouse.sql(query, params=parameters).to_arrow_table().to_pylist()
-    create_table_artifact(rows, key=f"lists-{source}", description=f"A sample of the lists of {as_of}")
+    create_table_artifact(rows, key=_key("lists", source), description=f"A sample of the lists of {as_of}")

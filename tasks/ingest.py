@@ -23,6 +23,16 @@ from tasks.warehouse import (
     transaction,
 )
 
+UNREADABLE = (  # what DuckDB raises about the files and the SELECT over them
+    duckdb.BinderException,
+    duckdb.CatalogException,
+    duckdb.ConversionException,
+    duckdb.InvalidInputException,
+    duckdb.OutOfRangeException,
+    duckdb.PermissionException,
+    duckdb.IOException,
+)
+
 
 def land(home: Path, source: Source, input_root: Path, as_of: date) -> dict[str, int]:
     """Reads every adapter into `delivery.*` without changing a durable table; returns new or changed rows by table.
@@ -35,8 +45,11 @@ def land(home: Path, source: Source, input_root: Path, as_of: date) -> dict[str,
         _start_delivery(warehouse)
         restrict(warehouse, input_root, home)
         for table, path in source.selects.items():
-            _open_adapter(warehouse, table, path)
-            _land_table(warehouse, table, source, as_of)
+            try:
+                _open_adapter(warehouse, table, path)
+                _land_table(warehouse, table, source, as_of)
+            except UNREADABLE as error:
+                raise ContractError(f"{source.name}/{path.name} cannot read the input: {error}") from error
             new_rows[table] = scalar(warehouse, f"select count(*) from delivery.new_{table}")
     return new_rows
 
@@ -101,10 +114,7 @@ def _start_delivery(warehouse: DuckDBPyConnection) -> None:
 def _open_adapter(warehouse: DuckDBPyConnection, table: str, path: Path) -> None:
     """Makes a source's SELECT the temporary relation `adapter_<table>`, its columns checked against the contract."""
     query = read_select(path, warehouse)
-    try:
-        found = {row[0]: row[1] for row in warehouse.execute(f"describe {query}").fetchall()}
-    except duckdb.Error as error:
-        raise ContractError(f"{path.parent.name}/{path.name} cannot read the input: {error}") from error
+    found = {row[0]: row[1] for row in warehouse.execute(f"describe {query}").fetchall()}
     raw_text = "" if "raw_text" in found else ", cast(null as varchar) as raw_text"
     found.setdefault("raw_text", "VARCHAR")
     for column, kind in (CONTRACTS[table] | PROVENANCE).items():
@@ -119,6 +129,10 @@ def _open_adapter(warehouse: DuckDBPyConnection, table: str, path: Path) -> None
 def _land_table(warehouse: DuckDBPyConnection, table: str, source: Source, as_of: date) -> None:
     """Counts all rows of a table, lands those that may be new, and sorts its units into new, changed, unchanged, gone."""
     set_variables(warehouse, as_of=as_of, table_name=table, adapter=f"adapter_{table}", landed=f"delivery.{table}")
+    names = scalar(
+        warehouse, f"select md5(string_agg(column_name, ',' order by column_name)) from (describe adapter_{table})"
+    )
+    set_variables(warehouse, columns=names[:8])
     counts = read_select(SQL / "delivery/counts.sql", warehouse)
     warehouse.execute(f"insert into delivery.counts by name select '{table}' as table_name, * from ({counts})")
 
@@ -157,7 +171,8 @@ def _choose_units(warehouse: DuckDBPyConnection, table: str, look_back_days: int
 
 
 def _refuse_too_many_rejects(warehouse: DuckDBPyConnection, table: str, source: Source) -> None:
-    read = scalar(warehouse, "select sum(row_count) from delivery.units where table_name = $t", t=table)
+    new = "select sum(row_count) from delivery.units where table_name = $t and status in ('new', 'changed')"
+    read = scalar(warehouse, new, t=table)
     broken = "select count(distinct (source_file, source_row)) from delivery.failures where table_name = $t"
     rejected = scalar(warehouse, broken, t=table)
     if read and rejected / read > source.max_reject_share:
@@ -167,7 +182,7 @@ def _refuse_too_many_rejects(warehouse: DuckDBPyConnection, table: str, source: 
         ).fetchall()
         rules = ", ".join(f"{rule} ({count:,} rows)" for rule, count in top)
         raise RejectLimitError(
-            f"{table}: {rejected:,} of {read:,} rows ({rejected / read:.2%}) are broken, allowed are "
+            f"{table}: {rejected:,} of {read:,} new rows ({rejected / read:.2%}) are broken, allowed are "
             f"{source.max_reject_share:.2%}: {rules}. Nothing was changed. Look at delivery.failures in the warehouse, "
             f"then fix the files or raise max_reject_share in {source.folder / 'source.toml'}"
         )

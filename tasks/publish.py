@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
+import time
 import tomllib
-from datetime import date, datetime, timedelta
+from datetime import date, timedelta
 from pathlib import Path
 
 from duckdb import DuckDBPyConnection
@@ -25,6 +26,7 @@ from tasks.warehouse import (
     transaction,
 )
 
+PUBLISHED = ("recommendations", "item_recommendations", "metrics", "gate")
 VIEWS = ("current_recommendations", "recommendations_history", "similar_items", "latest_runs")
 STORAGE_VERSION = "v1.4.0"  # so that DuckDB clients from 1.4 on can read the file
 KEPT_VERSIONS = 14
@@ -55,24 +57,25 @@ def audit(home: Path, source: Source, as_of: date, top_k: int, run_id: str) -> l
     return results
 
 
-def publish(
-    home: Path, source: Source, as_of: date, run_id: str, published_at: datetime, history_days: int
-) -> dict[str, int]:
+def publish(home: Path, source: Source, as_of: date, run_id: str, history_days: int) -> dict[str, int]:
     """Makes the audited lists the published ones of `as_of`; returns rows published by list.
 
     A reader sees the old version until the symlink `serving/almanac.duckdb` moves, then the new one; never a part.
     """
     with open_warehouse(home) as warehouse:
-        with transaction(warehouse):
-            _to_mart(warehouse, as_of, run_id)
-        counts = warehouse.execute(
-            "select list, count(*) from mart.recommendations where as_of = $as_of group by list order by list desc",
-            {"as_of": as_of},
-        ).fetchall()
+        _preview(warehouse, as_of, run_id)
         file = _build_serving_file(warehouse, home, as_of, run_id, history_days)
+        with transaction(warehouse):
+            for table in PUBLISHED:
+                rows = f"select * from next_{table} where as_of = date '{as_of}' order by all"
+                replace_partition(warehouse, f"mart.{table}", rows, as_of=as_of)
         _write_parquet(warehouse, home, as_of)
+        per_list = (
+            "select list, count(*) from mart.recommendations where as_of = $as_of group by list order by list desc"
+        )
+        counts = warehouse.execute(per_list, {"as_of": as_of}).fetchall()
     _swap(file)
-    _prune(home / "serving", published_at)
+    _prune(home / "serving")
     return dict(counts)
 
 
@@ -83,33 +86,29 @@ def _ensure_mart(warehouse: DuckDBPyConnection) -> None:
     )
 
 
-def _to_mart(warehouse: DuckDBPyConnection, as_of: date, run_id: str) -> None:
-    dated = f"date '{as_of}' as as_of, '{run_id}' as run_id"
-    listed = (
-        f"select {RECOMMENDATIONS} from (select *, {dated} from scored.recommendations) order by list, user_id, rank"
-    )
-    replace_partition(warehouse, "mart.recommendations", listed, as_of=as_of)
-    similar = f"select {dated}, * from scored.item_recommendations order by item_id, rank"
-    replace_partition(warehouse, "mart.item_recommendations", similar, as_of=as_of)
-    for table in ("metrics", "gate"):
-        if exists(warehouse, f"scored.{table}"):
-            measured = f"select * from scored.{table} where as_of = date '{as_of}'"
-            replace_partition(warehouse, f"mart.{table}", measured, as_of=as_of)
+def _preview(warehouse: DuckDBPyConnection, as_of: date, run_id: str) -> None:
+    """Temporary views `next_<table>`: what `mart.<table>` will hold once the scored rows of `as_of` are published."""
+    for table in PUBLISHED:
+        rows = f"select * replace ('{run_id}' as run_id) from scored.{table} where as_of = date '{as_of}'"
+        if exists(warehouse, f"mart.{table}"):
+            rows += f" union all by name select * from mart.{table} where as_of != date '{as_of}'"
+        warehouse.execute(f"create or replace temp view next_{table} as {rows}")
 
 
 def _build_serving_file(warehouse: DuckDBPyConnection, home: Path, as_of: date, run_id: str, history_days: int) -> Path:
     """A closed, checkpointed, fsynced DuckDB file with the last `history_days` days and the documented views."""
     folder = home / "serving"
     folder.mkdir(exist_ok=True)
-    file = folder / f"almanac-{as_of}-{run_id}.duckdb"
-    file.unlink(missing_ok=True)
+    file = folder / "next.duckdb"  # a retried run may already be served under its own name
+    for leftover in (file, file.with_name(f"{file.name}.wal")):
+        leftover.unlink(missing_ok=True)
     warehouse.execute(
         f"attach '{str(file).replace(chr(39), chr(39) * 2)}' as serving (storage_version '{STORAGE_VERSION}')"
     )
-    newest = scalar(warehouse, "select max(as_of) from mart.recommendations")
+    newest = scalar(warehouse, "select max(as_of) from next_recommendations")
     since = newest - timedelta(days=history_days)
     for table in ("recommendations", "item_recommendations"):
-        kept = f"select * from mart.{table} where as_of > $since order by all"
+        kept = f"select * from next_{table} where as_of > $since order by all"
         warehouse.execute(f"create table serving.{table} as {kept}", {"since": since})
     runs = read_select(SQL / "mart/published_runs.sql", warehouse)
     warehouse.execute(f"create table serving.runs as {runs}")
@@ -118,10 +117,10 @@ def _build_serving_file(warehouse: DuckDBPyConnection, home: Path, as_of: date, 
     warehouse.execute("detach serving")
     if file.with_name(f"{file.name}.wal").exists():
         raise AuditError(f"{file} was not checkpointed; it is not published")
-    _check_serving_file(file, as_of)
+    _check_serving_file(file, as_of if as_of > since else newest)  # an old backfill is in Parquet only
     with file.open("rb") as written:
         os.fsync(written.fileno())
-    return file
+    return file.replace(folder / f"almanac-{as_of}-{run_id}.duckdb")
 
 
 def _create_views(warehouse: DuckDBPyConnection) -> None:
@@ -175,10 +174,10 @@ def _swap(file: Path) -> None:
     os.close(folder)
 
 
-def _prune(folder: Path, now: datetime) -> None:
+def _prune(folder: Path) -> None:
     """Removes old versions, never the served one nor one younger than the grace period."""
     served = (folder / "almanac.duckdb").resolve()
     files = sorted(folder.glob("almanac-*.duckdb"), key=lambda file: file.stat().st_mtime, reverse=True)
     for file in files[KEPT_VERSIONS:]:
-        if file.resolve() != served and now.timestamp() - file.stat().st_mtime > GRACE.total_seconds():
+        if file.resolve() != served and time.time() - file.stat().st_mtime > GRACE.total_seconds():
             file.unlink()

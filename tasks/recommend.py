@@ -31,6 +31,11 @@ from tasks.sources import Source
 from tasks.warehouse import exists, open_warehouse, replace_partition, scalar, transaction
 
 NONE = -1
+TEXT, NUMBER = pl.String, pl.Float64
+METRICS = {"as_of": pl.Date, "run_id": TEXT, "list_name": TEXT, "ranker": TEXT, "holdout_date": pl.Date}
+METRICS |= {"metric": TEXT, "k": pl.Int64, "value": NUMBER, "users": pl.Int64}
+GATE = {"as_of": pl.Date, "run_id": TEXT, "list_name": TEXT, "ranker": TEXT, "blocked_by": TEXT}
+GATE |= {"difference": NUMBER, "lower_bound": NUMBER, "why": TEXT}
 
 
 def judge(
@@ -47,9 +52,9 @@ def judge(
         decisions = [decide(evaluation, name, _incumbent(warehouse, name, as_of)) for name in LISTS]
         metrics = [asdict(row) | {"as_of": as_of, "run_id": run_id, "k": top_k} for row in evaluation.rows]
         with transaction(warehouse):
-            if metrics:
-                _append(warehouse, "scored.metrics", pl.DataFrame(metrics).rename({"list_name": "list"}), as_of)
-            gate = pl.DataFrame([asdict(decision) | {"as_of": as_of, "run_id": run_id} for decision in decisions])
+            measured = pl.DataFrame(metrics, METRICS).rename({"list_name": "list"})
+            _append(warehouse, "scored.metrics", measured, as_of)
+            gate = pl.DataFrame([asdict(decision) | {"as_of": as_of, "run_id": run_id} for decision in decisions], GATE)
             _append(warehouse, "scored.gate", gate.rename({"list_name": "list"}), as_of)
     return {
         "epochs": evaluation.epochs,
@@ -101,7 +106,7 @@ def train(
 
 
 def score(
-    home: Path, source: Source, as_of: date, top_k: int, choice: dict[str, Any], version: str, device: str
+    home: Path, source: Source, as_of: date, top_k: int, choice: dict[str, Any], version: str, device: str, run_id: str
 ) -> dict[str, int]:
     """Writes `scored.recommendations` and `scored.item_recommendations` for every known user; returns rows by table."""
     graph = _graph(home, source, as_of, device)
@@ -118,7 +123,8 @@ def score(
     similar = _similar_frame(*similar_items(almanac, graph, top_k), ids[1])
     with open_warehouse(home) as warehouse:
         for table, frame in (("recommendations", pl.concat(frames)), ("item_recommendations", similar)):
-            warehouse.register("frame", frame.to_arrow())
+            dated = frame.with_columns(as_of=pl.lit(as_of), run_id=pl.lit(run_id))
+            warehouse.register("frame", dated.to_arrow())
             warehouse.execute(f"create or replace table scored.{table} as from frame")
         return {name: len(frame) for name, frame in zip(LISTS, frames, strict=True)} | {"similar items": len(similar)}
 

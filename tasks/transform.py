@@ -5,6 +5,7 @@ from __future__ import annotations
 from datetime import date
 from pathlib import Path
 
+from tasks.errors import ContractError
 from tasks.sources import Source
 from tasks.warehouse import build, open_warehouse, set_variables
 
@@ -22,6 +23,11 @@ def build_staging(home: Path, source: Source, as_of: date) -> dict[str, int]:
 def build_graph(home: Path, source: Source, as_of: date) -> dict[str, int]:
     """Rebuilds `graph.*` from `staging.*`; returns rows by table."""
     with open_warehouse(home) as warehouse:
+        columns = [row[0] for row in warehouse.execute("describe staging.users").fetchall()]
+        if source.segment_column and source.segment_column not in columns:
+            raise ContractError(
+                f"segment_column {source.segment_column!r} is no column of users.sql: {', '.join(columns)}"
+            )
         set_variables(warehouse, as_of=as_of, segment_column=source.segment_column)
         strengths = "set variable event_strength = map_from_entries(list_zip($types, $strengths))"
         types, values = list(source.event_strength), list(source.event_strength.values())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import date, timedelta
@@ -42,9 +43,10 @@ def prefect() -> Iterator[None]:
 
 @dataclass(frozen=True)
 class Published:
-    """A shop's files, and the home into which they were published."""
+    """A shop's files, and the home into which they were published; `earlier` is the home as it was a week before."""
 
     files: Path
+    earlier: Path
     home: Path
     as_of: date
     summary: dict[str, Any]
@@ -61,10 +63,11 @@ def shop_files(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def published(prefect: None, shop_files: Path, tmp_path_factory: pytest.TempPathFactory) -> Published:
     """The small shop published by the real flow for two dates a week apart; treat as read-only."""
-    home = tmp_path_factory.mktemp("published") / "home"
+    folder = tmp_path_factory.mktemp("published")
     last = end_date(**(SHOP | TINY_SHOP))
-    publish(shop_files, home, last - timedelta(days=7))
-    return Published(shop_files, home, last, publish(shop_files, home, last))
+    publish(shop_files, folder / "home", last - timedelta(days=7))
+    shutil.copytree(folder / "home", folder / "earlier", symlinks=True)
+    return Published(shop_files, folder / "earlier", folder / "home", last, publish(shop_files, folder / "home", last))
 
 
 def publish(files: Path, home: Path, as_of: date, **options: Any) -> dict[str, Any]:

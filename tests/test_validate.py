@@ -13,8 +13,9 @@ from tasks.expectations import check
 from tasks.sources import CONTRACTS, load_source
 from tasks.transform import build_staging
 from tasks.validate import SUITES, validate_staging
-from tasks.warehouse import connect
-from tests.tiny_source import event, tiny_source
+from tasks.warehouse import connect, open_warehouse
+from tests.conftest import Published
+from tests.tiny_source import Row, event, tiny_source
 
 AS_OF = date(2024, 3, 10)
 
@@ -110,3 +111,61 @@ def test_the_shop_and_its_delivery_pass_every_expectation_but_the_planted_dirt(
         result["rule"] for result in validate_delivery(home, source, date(2030, 1, 1), "run-1") if not result["success"]
     }
     assert failed <= {"unreadable", "item_id missing", "value mostly given"}
+
+
+@pytest.mark.parametrize(
+    ("table", "row", "rule"),
+    [
+        ("users", {"user_id": ""}, "user_id missing"),
+        ("users", {"valid_from": "1970-01-01"}, "valid_from before 1980"),
+        ("items", {"item_id": " i"}, "item_id blank, padded or with control characters"),
+        ("items", {"item_id": "i" * 300}, "item_id longer than 256 characters"),
+        ("facts", {"subject": ""}, "subject missing"),
+        ("facts", {"relation": " "}, "relation blank, padded or with control characters"),
+        ("facts", {"object": ""}, "object missing"),
+        ("links", {"other_user_id": ""}, "other_user_id missing"),
+        ("links", {"strength": "-1"}, "strength negative or not finite"),
+        ("links", {"strength": "nan"}, "strength negative or not finite"),
+    ],
+)
+def test_broken_rows_of_every_table_are_quarantined(table: str, row: Row, rule: str, tmp_path: Path) -> None:
+    good = {
+        "users": {"user_id": "u1", "valid_from": "2024-01-01", "country": "", "age": ""},
+        "items": dict.fromkeys(("valid_to", "brand", "tags", "price", "made"), "")
+        | {"item_id": "i1", "valid_from": "2024-01-01"},
+        "facts": {"subject": "i1", "relation": "made_by", "object": "acme", "since": ""},
+        "links": {"user_id": "u1", "other_user_id": "u2", "relation": "friend", "strength": "1", "since": ""},
+    }[table]
+    tiny = tiny_source(tmp_path / "tiny", tables=("interactions", table))
+    tiny.deliver("interactions.csv", [event()])
+    tiny.deliver(f"{table}.csv", [good, good | row, good])
+    assert tiny.ingest(AS_OF)[f"{table}.csv"] == {("loaded", None): 2, ("quarantined", rule): 1}
+    assert tiny.rows("select table_name, source_row from quarantine.rows") == [(table, 1)]
+    build_staging(tiny.home, tiny.source, AS_OF)
+    assert tiny.rows(f"select count(*) > 0 from staging.{table}") == [(True,)]
+
+
+@pytest.mark.parametrize("suite", sorted(SUITES.glob("*.json")), ids=lambda suite: suite.stem)
+def test_a_suite_parses_and_names_columns_that_exist(suite: Path, published: Published) -> None:
+    import great_expectations as gx
+
+    parsed = gx.ExpectationSuite(name=suite.stem, expectations=json.loads(suite.read_text()))
+    assert len(parsed.expectations) == len(json.loads(suite.read_text())) > 0
+    table = suite.stem.replace("delivery.", "delivery.new_")
+    with open_warehouse(published.home) as warehouse:
+        columns = {row[0] for row in warehouse.execute(f"describe {table}").fetchall()}
+    for expectation in json.loads(suite.read_text()):
+        named = {value for name, value in expectation["kwargs"].items() if name.startswith("column")}
+        assert named <= columns
+
+
+def test_every_expectation_of_a_run_is_recorded_with_what_it_checked(published: Published) -> None:
+    run_id = published.summary["run_id"]
+    with open_warehouse(published.home) as warehouse:
+        query = "select table_name, count(*), min(checked) from mart.quality where run_id = $run_id group by all"
+        recorded = {table: rows for table, *rows in warehouse.execute(query, {"run_id": run_id}).fetchall()}
+    for suite in SUITES.glob("staging.*.json"):
+        assert recorded[suite.stem][0] == len(json.loads(suite.read_text()))
+    count, checked = recorded["delivery.new_interactions"]
+    assert count == len(json.loads((SUITES / "delivery.interactions.json").read_text())) and checked > 0
+    assert "scored.recommendations" in recorded

@@ -54,11 +54,14 @@ sizes as (
         list,
         user_id,
         found.*,
-        least(
-            getvariable('top_k'),
-            expected.live_count
-            - case when list = 'discover' or not getvariable('repeats') then expected.seen_count else 0 end
-        ) as expected_count,
+        case
+            when expected.live_count is not null  -- least() would skip the null of an unknown user
+                then least(
+                    getvariable('top_k'),
+                    expected.live_count
+                    - case when list = 'discover' or not getvariable('repeats') then expected.seen_count else 0 end
+                )
+        end as expected_count,
     from expected
     full outer join found using (list, user_id)
 ),
@@ -66,7 +69,7 @@ sizes as (
 steps as (
     select
         score > lag(score) over (partition by list, user_id order by rank) as rises,
-        not isfinite(score) as is_broken,
+        score is null or not isfinite(score) as is_broken,
     from scored.recommendations
 ),
 
@@ -140,7 +143,7 @@ where item_id is null or model is null or reason is null
 union all
 select
     'the lists show at least one list''s worth of distinct items',
-    'critical',
+    'warning',
     greatest(
         least(getvariable('top_k'), (select count(*) from live)) - count(distinct item_id),
         0

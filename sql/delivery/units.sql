@@ -1,6 +1,7 @@
 -- One row per delivery unit (file and date) of one table, and what this run has to do with it.
 -- A unit of a delivered file that the file no longer holds is 'gone'. Units dated on or after as_of are not looked at.
--- A unit replaced by another file's day stays 'unchanged' while its own content does: old files do not win their day back.
+-- A unit replaced by another file's day stays 'unchanged' while its own content does: an old file does not win its day
+-- back, unless no other file holds the day any more.
 -- key: table_name, source_file, delivery_date
 with landed as (
     select * from delivery.unit_hashes
@@ -36,6 +37,7 @@ joined as (
         known.row_count as known_row_count,
         known.content_hash as known_hash,
         coalesce(known.version, 0) as known_version,
+        known.superseded_at is not null as is_superseded,
     from counted
     full outer join known
         on
@@ -45,6 +47,32 @@ joined as (
         on
             counted.source_file = landed.source_file
             and (counted.delivery_date is not distinct from landed.delivery_date)
+),
+
+judged as (
+    select
+        *,
+        case
+            when known_row_count is null then 'new'
+            when row_count = 0 and known_row_count = 0 then 'unchanged'
+            when row_count = 0 then 'gone'
+            when row_count = known_row_count and (content_hash is null or content_hash = known_hash) then 'unchanged'
+            else 'changed'
+        end as status,
+    from joined
+),
+
+held as (
+    select distinct deliveries.delivery_date
+    from raw.deliveries
+    left join judged
+        on deliveries.source_file = judged.source_file and deliveries.delivery_date = judged.delivery_date
+    where
+        deliveries.table_name = getvariable('table_name')
+        and deliveries.superseded_at is null
+        and deliveries.row_count > 0
+        and judged.status is distinct from 'gone'
+        and deliveries.delivery_date is not null
 )
 
 select
@@ -55,11 +83,13 @@ select
     content_hash,
     known_version,
     case
-        when known_row_count is null then 'new'
-        when row_count = 0 and known_row_count = 0 then 'unchanged'
-        when row_count = 0 then 'gone'
-        when row_count = known_row_count and (content_hash is null or content_hash = known_hash) then 'unchanged'
-        else 'changed'
+        when
+            status = 'unchanged'
+            and is_superseded
+            and row_count > 0
+            and delivery_date not in (select delivery_date from held)
+            then 'changed'
+        else status
     end as status,
-from joined
+from judged
 order by source_file, delivery_date

@@ -1,15 +1,13 @@
--- One row per user, item, event type and day before as_of.
+-- One row per user, item, event type and day before as_of; a day counts once, however many events it saw.
 -- key: user_index, item_index, event_type, event_date
 -- age_days is at least 1; phases run 0..1 over the year and the week (Monday = 0).
 with edges as (
-    select
+    select distinct
         user_id,
         item_id,
         event_type,
         event_date,
-        count(*) as event_count,
     from staging.interactions
-    group by user_id, item_id, event_type, event_date
 ),
 
 strengths as (
@@ -23,7 +21,6 @@ select
     item_nodes.item_index,
     edges.event_type,
     edges.event_date,
-    edges.event_count,
     cast(getvariable('as_of') - edges.event_date as integer) as age_days,
     cast(strengths.strength as float) as strength,
     cast((dayofyear(edges.event_date) - 1) / 365.25 as float) as year_phase,

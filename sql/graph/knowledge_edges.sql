@@ -1,5 +1,6 @@
 -- One row per relation of a user, item or entity to an entity; age_days null = undated, always known.
 -- key: source_kind, source_index, relation, entity_index
+-- A fact that repeats a category is one edge, undated where one of the two is.
 -- An item that is the object of facts is an entity too, tied to itself by the relation 'is'.
 with category_edges as (
     select
@@ -35,11 +36,20 @@ same_edges as (
 ),
 
 edges as (
-    from category_edges
-    union all
-    from fact_edges
-    union all
-    from same_edges
+    select
+        source_kind,
+        source_id,
+        relation,
+        entity_id,
+        case when count(*) = count(since) then min(since) end as since,
+    from (
+        from category_edges
+        union all
+        from fact_edges
+        union all
+        from same_edges
+    )
+    group by source_kind, source_id, relation, entity_id
 ),
 
 nodes as (

@@ -1,10 +1,11 @@
 -- One row per published date: the run whose lists it shows, and why the gate chose its models.
 -- key: as_of
+-- next_* are the tables of mart as they will be once the current run is published.
 with published as (
     select distinct
         as_of,
         run_id,
-    from mart.recommendations
+    from next_recommendations
 ),
 
 chosen as (
@@ -14,7 +15,7 @@ chosen as (
         max(why) filter (where list = 'for_you') as for_you_why,
         max(ranker) filter (where list = 'discover') as discover_model,
         max(why) filter (where list = 'discover') as discover_why,
-    from mart.gate
+    from next_gate
     group by as_of
 )
 

@@ -1,5 +1,6 @@
--- One row per user or item, attribute and value known before as_of: text and each member of a list is a category, a number
--- stays a number, a date becomes its age in days. `since` is the first day this value was known (null = undated).
+-- One row per user or item, attribute and value known before as_of: text and each member of a list is a category; a number,
+-- and the age in days of a date before as_of, stays a number and is in the category of its eighth among its like.
+-- `since` is the first day this value was known (null = undated).
 -- key: node_kind, node_id, attribute, category
 with versions as (
     select
@@ -7,9 +8,9 @@ with versions as (
         user_id as node_id,
         valid_from,
         to_json(users) as fields,
-        row_number()
-            over (partition by user_id order by valid_from desc nulls last, source_file, source_row)
-            as recency,
+        row_number() over (
+            partition by user_id order by valid_from desc nulls last, loaded_at desc, source_file desc, source_row desc
+        ) as recency,
     from raw.users as users
     where
         superseded_at is null and excluded_because is null
@@ -20,9 +21,9 @@ with versions as (
         item_id as node_id,
         valid_from,
         to_json(items) as fields,
-        row_number()
-            over (partition by item_id order by valid_from desc nulls last, source_file, source_row)
-            as recency,
+        row_number() over (
+            partition by item_id order by valid_from desc nulls last, loaded_at desc, source_file desc, source_row desc
+        ) as recency,
     from raw.items as items
     where
         superseded_at is null and excluded_because is null
@@ -66,24 +67,44 @@ typed as (
         attribute,
         valid_from,
         recency,
+        json_type = 'VARCHAR' and regexp_full_match(value, '\d{4}-\d{2}-\d{2}.*') as is_date,
+        json_type in ('DOUBLE', 'BIGINT', 'UBIGINT') as is_number,
         case
-            when json_type in ('DOUBLE', 'BIGINT', 'UBIGINT') then try_cast(value as double)
-            when json_type = 'VARCHAR' and regexp_full_match(value, '\d{4}-\d{2}-\d{2}.*')
+            when is_number then try_cast(value as double)
+            when is_date and try_cast(value[:10] as date) < getvariable('as_of')
                 then getvariable('as_of') - try_cast(value[:10] as date)
         end as number,
-        case when number is null then trim(value) end as category,
+        case when not is_number and not is_date then trim(value) end as category,
     from fields
+),
+
+current as (
+    select
+        node_kind,
+        node_id,
+        attribute,
+        category,
+        any_value(number order by recency) as number,
+        case when count(*) = count(valid_from) then min(valid_from) end as since,
+    from typed
+    where category != '' or isfinite(number)
+    group by node_kind, node_id, attribute, category
+    having min(recency) = 1
+),
+
+ranked as (
+    select
+        *,
+        percent_rank() over (partition by node_kind, attribute order by number) as position,
+    from current
 )
 
 select
     node_kind,
     node_id,
     attribute,
-    category,
-    any_value(number order by recency) as number,
-    case when count(*) = count(valid_from) then min(valid_from) end as since,
-from typed
-where category != '' or isfinite(number)
-group by node_kind, node_id, attribute, category
-having min(recency) = 1
+    coalesce(category, 'eighth ' || least(8, 1 + cast(floor(8 * position) as integer))) as category,
+    number,
+    since,
+from ranked
 order by node_kind, node_id, attribute, category

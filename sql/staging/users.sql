@@ -14,7 +14,10 @@ attributes as (
         user_id,
         * exclude (user_id, valid_from, excluded_because, source_file, source_row, loaded_at, superseded_at),
     from versions
-    qualify row_number() over (partition by user_id order by valid_from desc nulls last, source_file, source_row) = 1
+    qualify
+        row_number() over (
+            partition by user_id order by valid_from desc nulls last, loaded_at desc, source_file desc, source_row desc
+        ) = 1
 ),
 
 known as (
