@@ -14,6 +14,7 @@ from datetime import date
 from pathlib import Path
 
 from flows.cli import prepare_prefect
+from flows.configuration import RunConfig
 from tasks.warehouse import connect, scalar, set_variables
 
 ORIGINS = ("2010-10-04", "2010-11-08", "2011-02-07", "2011-05-16", "2011-08-08")
@@ -56,7 +57,8 @@ def main(origins: tuple[str, ...]) -> None:
 
         for origin in origins:
             home = Path(folder) / origin
-            summary = daily("online-retail-ii", str(data), date.fromisoformat(origin), str(home))
+            config = RunConfig(source="online-retail-ii", input=data, as_of=date.fromisoformat(origin), home=home)
+            summary = daily(config)
             rows.append([*(ndcg(data, home, origin, name) for name in LISTS), sum(summary["seconds"].values())])
             print(f"| {origin} | {rows[-1][0]:.4f} | {rows[-1][1]:.4f} | {rows[-1][2]:.0f} |", flush=True)
     means = [sum(column) / len(rows) for column in zip(*rows, strict=True)]

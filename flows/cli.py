@@ -7,22 +7,24 @@ import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from datetime import date, datetime, timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+from pydantic import ValidationError
 from rich.console import Console
 from rich.logging import RichHandler
 from rich.table import Table
 
 from tasks.errors import AlmanacError, UsageError
+from tasks.warehouse import MEMORY_LIMIT
 
 app = typer.Typer(
     help="Daily top-K recommendations inside your warehouse.\n\n"
     "Start with `almanac demo`: it makes a small synthetic shop, publishes lists for it and shows where to query them. "
     "Then point `almanac run` at your own files.\n\n"
-    "Exit codes: 0 done, 1 the run failed, 2 wrong usage, 3 the data was refused and nothing was changed.",
+    "Exit codes: 0 done, 1 the run failed, 2 wrong usage, 3 the data was refused and nothing published was changed.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     rich_markup_mode="markdown",
@@ -45,7 +47,9 @@ def run(
     home: Home = DEFAULT_HOME,
     top_k: TopK = 20,
     device: Device = "cpu",
-    memory_limit: Annotated[str, typer.Option(help="Most memory DuckDB takes; it spills to disk beyond.")] = "2GB",
+    memory_limit: Annotated[
+        str, typer.Option(help="Most memory DuckDB takes; it spills to disk beyond.")
+    ] = MEMORY_LIMIT,
     temp_directory: Annotated[Path | None, typer.Option(help="Where DuckDB spills; default <home>/spill.")] = None,
     verbose: Verbose = False,
 ) -> None:
@@ -54,8 +58,15 @@ def run(
     Example: almanac run --source online-retail-ii --input data/online-retail-ii --as-of 2011-08-08
     """
     with _reported(verbose):
-        limits = {"memory_limit": memory_limit, "temp_directory": temp_directory and str(temp_directory)}
-        _run(source, input, as_of.date(), home, verbose, top_k=top_k, device=device, **limits)
+        given = {
+            "source": source,
+            "input": input,
+            "as_of": as_of.date(),
+            "home": home,
+            "top_k": top_k,
+            "device": device,
+        }
+        _run(verbose, **given, memory_limit=memory_limit, temp_directory=temp_directory)
 
 
 @app.command()
@@ -68,13 +79,19 @@ def demo(
     verbose: Verbose = False,
 ) -> None:
     """Make a synthetic shop in SQL, publish lists for the day after its last, and show a few."""
+    from tasks.runs import check_request
     from tasks.shop import FIRST_DATE, write_shop
+    from tasks.sources import load_source
+    from tasks.warehouse import exclusive
 
     with _reported(verbose):
         files = home.resolve() / "landing" / "shop"
-        rows = write_shop(files, users=users, items=items, days=days, seed=seed)
+        files.mkdir(parents=True, exist_ok=True)
+        check_request(home.resolve(), load_source("shop"), files)
+        with exclusive(home):
+            rows = write_shop(files, users=users, items=items, days=days, seed=seed)
         console.print("A synthetic shop: " + ", ".join(f"{count:,} {table}" for table, count in rows.items()))
-        _run("shop", files, FIRST_DATE + timedelta(days=days), home, verbose)
+        _run(verbose, source="shop", input=files, as_of=FIRST_DATE + timedelta(days=days), home=home)
         user = _query(home, "select min(user_id) from current_recommendations where reason != 'segment'")[1][0][0]
         _show(user, "for_you", home)
 
@@ -116,6 +133,7 @@ def show(
 def status(home: Home = DEFAULT_HOME, verbose: Verbose = False) -> None:
     """Show what is served and how the last runs ended."""
     from tasks.runs import recent_runs
+    from tasks.warehouse import exclusive
 
     with _reported(verbose):
         if not (home / "warehouse.duckdb").exists():
@@ -126,8 +144,14 @@ def status(home: Home = DEFAULT_HOME, verbose: Verbose = False) -> None:
             console.print(f"Served: lists for {as_of}, {count:,} rows for {people:,} users")
         else:
             console.print("Served: nothing yet")
+        try:
+            with exclusive(home):  # the warehouse has one writer; a look must not get in its way
+                rows = recent_runs(home.resolve(), 10)
+        except UsageError:
+            console.print("A run is writing now; its row and those before it show when it is done")
+            return
         table = Table("as of", "status", "started (UTC)", "seconds", "run", "message", title="Last runs")
-        for row in recent_runs(home.resolve(), 10):
+        for row in rows:
             took = sum(seconds for _, seconds in row["seconds"] or ())
             started = f"{row['started_at']:%Y-%m-%d %H:%M}"
             table.add_row(str(row["as_of"]), row["status"], started, f"{took:.0f}", row["run_id"], row["message"] or "")
@@ -152,19 +176,25 @@ def main() -> None:
     app()
 
 
-def _run(source: str, input: Path, as_of: date, home: Path, verbose: bool, **options: Any) -> None:
+def _run(verbose: bool, **options: Any) -> None:
+    from flows.configuration import RunConfig
     from tasks.runs import check_request
     from tasks.sources import load_source
     from tasks.warehouse import exclusive
 
-    check_request(home.resolve(), load_source(source), input.resolve())  # before Prefect takes its time to start
+    try:
+        config = RunConfig(**options)
+    except ValidationError as error:
+        raise UsageError("; ".join(f"{problem['loc'][0]}: {problem['msg']}" for problem in error.errors())) from error
+    home = config.home.resolve()
+    check_request(home, load_source(config.source), config.input.resolve())  # before Prefect takes its time to start
     with exclusive(home):
-        prepare_prefect(home.resolve(), verbose)
+        prepare_prefect(home, verbose)
     from flows.daily import daily
 
-    console.print(f"[bold]{source}[/bold] as of {as_of}, home {home}")
-    summary: dict[str, Any] = daily(source, str(input), as_of, str(home), **options)  # pyright: ignore[reportAssignmentType]
-    _print_summary(summary, home)
+    console.print(f"[bold]{config.source}[/bold] as of {config.as_of}, home {config.home}")
+    summary: dict[str, Any] = daily(config)  # pyright: ignore[reportAssignmentType]
+    _print_summary(summary, config.home)
 
 
 def prepare_prefect(home: Path, verbose: bool) -> None:
@@ -203,6 +233,9 @@ def _print_summary(summary: dict[str, Any], home: Path) -> None:
     for why in summary["why"].values():
         console.print(f"gate: {why}")
     nodes, published = summary["nodes"], summary["published"]
+    if summary["undated"]:
+        counts = ", ".join(f"{count:,} {table}" for table, count in summary["undated"].items())
+        console.print(f"undated, taken as always known: {counts}")
     console.print(f"{nodes['user_nodes']:,} users, {nodes['item_nodes']:,} items, {nodes['entity_nodes']:,} entities")
     console.print("published: " + ", ".join(f"{count:,} rows {name}" for name, count in published.items()))
     seconds = summary["seconds"]

@@ -20,11 +20,21 @@ class RunConfig(BaseModel):
 
     source: str = Field(description="name of a shipped source, or a folder with SELECTs and source.toml")
     input: Path = Field(description="folder that holds the source's files")
-    as_of: date = Field(description="the run sees only what is dated before this day, in the source's time zone")
+    as_of: date | None = Field(
+        default=None,
+        description="the run sees only what is dated before this day, in the source's time zone; "
+        "left out, the day for which the run was scheduled",
+    )
     home: Path = Field(default=DEFAULT_HOME, description="folder of warehouse, models and serving files")
     top_k: int = Field(default=20, ge=1, le=1000, description="rows per user and list")
-    device: str = Field(default="cpu", description="torch device of training and scoring: cpu or cuda")
+    device: str = Field(
+        default="cpu", pattern=r"^(cpu|cuda(:\d+)?)$", description="torch device of training and scoring: cpu or cuda"
+    )
     history_days: int = Field(default=90, ge=1, description="days of lists kept in the serving file; Parquet keeps all")
-    memory_limit: str = Field(default=MEMORY_LIMIT, description="most memory DuckDB takes, e.g. 4GB; it spills beyond")
+    memory_limit: str = Field(
+        default=MEMORY_LIMIT,
+        pattern=r"^\d+(\.\d+)? ?[KMGT]i?B$",
+        description="most memory DuckDB takes, e.g. 4GB; it spills beyond",
+    )
     temp_directory: Path | None = Field(default=None, description="where DuckDB spills; default <home>/spill")
     model: ModelSettings = Field(default_factory=ModelSettings)

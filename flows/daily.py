@@ -19,7 +19,7 @@ from flows.configuration import RunConfig
 from tasks import artifacts, ingest, publish, recommend, runs, transform, validate
 from tasks.errors import AlmanacError, DataRefused
 from tasks.sources import Source, load_source
-from tasks.warehouse import MEMORY_LIMIT, exclusive
+from tasks.warehouse import exclusive
 
 logger = logging.getLogger("almanac")
 
@@ -50,40 +50,25 @@ publish_lists = task(name="publish", timeout_seconds=600, **RETRIED)(publish.pub
 
 
 def run_name() -> str:
-    """Source and date, whether the date was given or follows from the schedule."""
-    given = flow_run.parameters
-    return f"{given['source']}-{given.get('as_of') or scheduled_date(given['source'])}"
+    """Source and date of the current flow run."""
+    config = RunConfig.model_validate(flow_run.parameters["config"])
+    source = load_source(config.source)
+    return f"{source.name}-{config.as_of or scheduled_date(source)}"
 
 
-def scheduled_date(source: str) -> date:
+def scheduled_date(source: Source) -> date:
     """The day for which the current flow run was scheduled, in the source's time zone."""
-    return flow_run.scheduled_start_time.astimezone(ZoneInfo(load_source(source).time_zone)).date()
+    return flow_run.scheduled_start_time.astimezone(ZoneInfo(source.time_zone)).date()
 
 
 @flow(name="almanac-daily", flow_run_name=run_name)
-def daily(
-    source: str,
-    input: str,
-    as_of: date | None = None,
-    home: str = ".almanac",
-    top_k: int = 20,
-    device: str = "cpu",
-    memory_limit: str = MEMORY_LIMIT,
-    temp_directory: str | None = None,
-) -> dict[str, Any]:
-    """Publishes the lists of one date; without `as_of`, of the day the run was scheduled for in the source's time zone."""
-    day = as_of or scheduled_date(source)
-    places = {"input": Path(input), "home": Path(home), "temp_directory": temp_directory and Path(temp_directory)}
-    return run(RunConfig(source=source, as_of=day, top_k=top_k, device=device, memory_limit=memory_limit, **places))
-
-
-def run(config: RunConfig) -> dict[str, Any]:
-    """Every step in order, inside a flow; returns what the command line shows.
+def daily(config: RunConfig) -> dict[str, Any]:
+    """Publishes the lists of one date: every step in order; returns what the command line shows.
 
     Raises `AlmanacError`s as they are, after the run's row says how it ended; what was published before stays served.
     """
     source = load_source(config.source)
-    home, input_root, as_of = config.home.resolve(), config.input.resolve(), config.as_of
+    home, input_root, as_of = config.home.resolve(), config.input.resolve(), config.as_of or scheduled_date(source)
     runs.check_request(home, source, input_root)
     run_id, started_at = uuid4().hex[:12], _now()
     seconds: dict[str, float] = {}
@@ -91,7 +76,7 @@ def run(config: RunConfig) -> dict[str, Any]:
         runs.claim_home(home, source, input_root, config.memory_limit, config.temp_directory)
         runs.start_run(home, source, input_root, as_of, run_id, started_at, config.model_dump(mode="json"))
         try:
-            summary = _steps(config, source, home, input_root, run_id, started_at, seconds)
+            summary = _steps(config, source, home, input_root, as_of, run_id, started_at, seconds)
         except BaseException as error:
             status = "refused" if isinstance(error, DataRefused) else "failed"
             runs.finish_run(home, run_id, status, _now(), seconds, None, f"{type(error).__name__}: {error}")
@@ -110,11 +95,12 @@ def _steps(
     source: Source,
     home: Path,
     input_root: Path,
+    as_of: date,
     run_id: str,
     started_at: datetime,
     seconds: dict[str, float],
 ) -> dict[str, Any]:
-    as_of, device, top_k = config.as_of, config.device, config.top_k
+    device, top_k = config.device, config.top_k
     with _timed("land", seconds):
         land(home, source, input_root, as_of)
     with _timed("validate", seconds):
@@ -141,6 +127,7 @@ def _steps(
     return {
         "accounting": accounting,
         "nodes": nodes,
+        "undated": transform.undated(home),
         "why": choice["why"],
         "model_version": version,
         "published": published,

@@ -5,7 +5,7 @@ AlmanacError
 ├── RunError            exit 1: the run broke; the last publication is still served
 │   ├── ExpectationError   an expectation could not be evaluated, which is never a pass
 │   └── AuditError         the lists failed the checks before publication
-└── DataRefused         exit 3: the data is not fit to publish from; nothing was changed
+└── DataRefused         exit 3: the data is not fit to publish from; nothing published was changed
     ├── ContractError      a file, a column or a type the source promises is missing
     ├── RejectLimitError   more rows are broken than the source allows
     └── DataQualityError   a critical expectation failed

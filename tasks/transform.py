@@ -7,7 +7,7 @@ from pathlib import Path
 
 from tasks.errors import ContractError
 from tasks.sources import Source
-from tasks.warehouse import build, open_warehouse, set_variables
+from tasks.warehouse import build, open_warehouse, scalar, set_variables
 
 STAGING = ("interactions", "users", "items", "facts", "links", "attributes")
 GRAPH = ("user_nodes", "item_nodes", "entity_nodes", "interaction_edges", "knowledge_edges", "social_edges", "features")
@@ -18,6 +18,16 @@ def build_staging(home: Path, source: Source, as_of: date) -> dict[str, int]:
     with open_warehouse(home) as warehouse:
         set_variables(warehouse, as_of=as_of, natural_key=list(source.natural_key))
         return {table: build(warehouse, f"staging.{table}") for table in STAGING}
+
+
+def undated(home: Path) -> dict[str, int]:
+    """Attributes, facts and links without a date, which count as always known."""
+    with open_warehouse(home) as warehouse:
+        counts = {
+            table: scalar(warehouse, f"select count(*) from staging.{table} where since is null")
+            for table in ("attributes", "facts", "links")
+        }
+    return {table: count for table, count in counts.items() if count}
 
 
 def build_graph(home: Path, source: Source, as_of: date) -> dict[str, int]:

@@ -72,6 +72,7 @@ def published(prefect: None, shop_files: Path, tmp_path_factory: pytest.TempPath
 
 def publish(files: Path, home: Path, as_of: date, **options: Any) -> dict[str, Any]:
     """One run of the daily flow on a shop."""
+    from flows.configuration import RunConfig
     from flows.daily import daily
 
-    return daily("shop", str(files), as_of, str(home), **options)  # pyright: ignore
+    return daily(RunConfig(source="shop", input=files, as_of=as_of, home=home, **options))  # pyright: ignore

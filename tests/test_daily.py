@@ -97,17 +97,19 @@ def test_rows_dated_on_or_after_as_of_change_no_published_row(published: Publish
 
 
 def test_three_dates_in_one_home_equal_three_dates_in_homes_of_their_own(published: Published, tmp_path: Path) -> None:
-    dates = [published.as_of - timedelta(days=days) for days in (2, 1, 0)]
-    for as_of in dates:
+    """The first date is the shared home's own; its last followed without the one between."""
+    between, last = published.as_of - timedelta(days=1), published.as_of
+    shutil.copytree(published.earlier, tmp_path / "together", symlinks=True)
+    for as_of in (between, last):
         publish(published.files, tmp_path / "together", as_of)
+    publish(published.files, tmp_path / "alone", between)
     together = rows(tmp_path / "together")
-    assert together["as_of"].unique().sort().to_list() == dates
-    publish(published.files, tmp_path / "alone", dates[1])
-    alone = rows(tmp_path / "alone")
-    models = rows(tmp_path / "alone", "select list, ranker from mart.gate order by list")
-    gate = f"select list, ranker from mart.gate where as_of = date '{dates[1]}' order by list"
-    assert rows(tmp_path / "together", gate).equals(models)
-    assert_frame_equal(together.filter(pl.col("as_of") == dates[1]), alone, check_exact=True)
+    assert together["as_of"].unique().sort().to_list() == [published.as_of - timedelta(days=7), between, last]
+    for as_of, home in ((between, tmp_path / "alone"), (last, published.home)):
+        gate = f"select list, ranker from mart.gate where as_of = date '{as_of}' order by list"
+        assert rows(tmp_path / "together", gate).equals(rows(home, gate)), "else the incumbent matters"
+        on_date = pl.col("as_of") == as_of
+        assert_frame_equal(together.filter(on_date), rows(home).filter(on_date), check_exact=True)
 
 
 def test_a_date_run_after_a_later_one_is_what_it_was_in_order(published: Published, tmp_path: Path) -> None:
@@ -241,8 +243,8 @@ def test_a_step_that_breaks_exits_1_and_keeps_the_publication(published: Publish
     home = tmp_path / "home"
     shutil.copytree(published.home, home, symlinks=True)
     served = (home / "serving/almanac.duckdb").resolve()
-    shutil.rmtree(home / "models")
-    (home / "models").write_text("in the way")
+    with open_warehouse(home) as warehouse:
+        warehouse.execute("drop table mart.quality; create view mart.quality as select 1 as in_the_way")
     result = command(*run_arguments(published.files, home, published.as_of), own_server=True)
     assert result.returncode == 1, result.stderr
     assert "--verbose" in result.stderr and "Traceback" not in result.stderr

@@ -61,7 +61,7 @@ def days(*numbers: int, user: str = "u1") -> list[Row]:
     return [event(user=user, at=f"2024-03-{number:02} 10:00:00") for number in numbers]
 
 
-@settings(max_examples=12, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=8, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
 @given(kinds=st.lists(st.sampled_from(sorted(KINDS)), min_size=1, max_size=40), split=st.integers(0, 40))
 def test_every_row_has_the_fate_its_content_deserves(
     tmp_path_factory: pytest.TempPathFactory, kinds: list[str], split: int
@@ -212,6 +212,21 @@ def test_with_full_days_a_day_that_vanishes_from_the_replaced_file_leaves_the_ne
     tiny.ingest(AS_OF)
     assert ("interactions-b.csv", date(2024, 3, 1), "u2", "i1") in current(tiny)
     assert len(current(tiny)) == 2
+
+
+def test_with_full_days_the_older_file_has_its_day_back_once_no_other_file_holds_it(tmp_path: Path) -> None:
+    tiny = tiny_source(tmp_path / "tiny", settings='delivery = "full_day"')
+    tiny.deliver("interactions-a.csv", days(1))
+    tiny.ingest(AS_OF)
+    tiny.deliver("interactions-b.csv", days(1, 2, user="u2"))
+    tiny.ingest(AS_OF)
+    tiny.deliver("interactions-b.csv", days(2, user="u2"))
+    for _ in range(2):
+        tiny.ingest(AS_OF)
+        assert current(tiny) == [
+            ("interactions-a.csv", date(2024, 3, 1), "u1", "i1"),
+            ("interactions-b.csv", date(2024, 3, 2), "u2", "i1"),
+        ]
 
 
 def test_a_day_that_vanishes_from_its_file_is_superseded_and_may_come_back(tmp_path: Path) -> None:
@@ -387,3 +402,45 @@ def test_a_folder_that_is_no_source_is_refused(tmp_path: Path) -> None:
     tiny = tiny_source(tmp_path / "tiny", tables=())
     with pytest.raises(UsageError, match=r"no interactions\.sql"):
         _ = tiny.source
+
+
+def test_a_replaced_day_comes_back_when_its_replacement_takes_the_day_out(tmp_path: Path) -> None:
+    tiny = tiny_source(tmp_path / "tiny", settings='delivery = "full_day"')
+    tiny.deliver("interactions-1.csv", [event("old")])
+    tiny.ingest(AS_OF)
+    tiny.deliver("interactions-2.csv", [event("new"), event("new", at="2024-03-02 10:00:00")])
+    tiny.ingest(AS_OF)
+    tiny.deliver("interactions-2.csv", [event("new", at="2024-03-02 10:00:00")])
+    for _ in range(2):
+        tiny.ingest(AS_OF)
+        current = "select user_id, event_date from raw.interactions where superseded_at is null order by event_date"
+        assert tiny.rows(current) == [("old", date(2024, 3, 1)), ("new", date(2024, 3, 2))]
+
+
+def test_a_long_good_history_does_not_excuse_a_broken_delivery(tmp_path: Path) -> None:
+    tiny = tiny_source(tmp_path / "tiny", settings="max_reject_share = 0.01")
+    tiny.deliver("interactions-1.csv", [event(f"u{number}") for number in range(500)])
+    tiny.ingest(AS_OF)
+    tiny.deliver("interactions-2.csv", [event(user="")] * 4)
+    with pytest.raises(RejectLimitError, match="4 of 4 new rows"):
+        tiny.ingest(AS_OF)
+
+
+def test_a_truncated_parquet_file_and_differing_schemas_are_refused(tmp_path: Path) -> None:
+    tiny = tiny_source(tmp_path / "tiny")
+    tiny.deliver("interactions.csv", [event()])
+    read = "read_parquet(getvariable('input') || '/*.parquet', filename = true)"
+    query = csv_select("interactions")
+    tiny.adapt("interactions", query[: query.index("read_csv")] + read)
+    log = duckdb.sql(f"from read_csv('{tiny.input}/interactions.csv', all_varchar = true)")
+    log.write_parquet(f"{tiny.input}/a.parquet")
+    tiny.ingest(AS_OF)
+    (tiny.input / "b.parquet").write_bytes((tiny.input / "a.parquet").read_bytes()[:-50])
+    with pytest.raises(ContractError, match="cannot read the input"):
+        tiny.land(AS_OF)
+    (tiny.input / "b.parquet").unlink()
+    duckdb.sql(f"select * exclude (item_id) from read_parquet('{tiny.input}/a.parquet')").write_parquet(
+        f"{tiny.input}/b.parquet"
+    )
+    with pytest.raises(ContractError, match="item_id"):
+        tiny.land(AS_OF)

@@ -13,6 +13,7 @@ import torch
 
 from models.graph import NEVER, Edges, Graph
 from models.kernels import week_phase, year_phase
+from tasks.errors import ContractError
 from tasks.graph import load_graph, node_ids
 from tasks.ingest import land, load
 from tasks.sources import load_source
@@ -187,6 +188,35 @@ def test_text_and_lists_become_categories_numbers_and_dates_become_features(stag
     assert graph.item_features.tolist() == [[0.0, -1.0], [0.0, 1.0]], "made, price; nothing to tell for one value"
 
 
+def test_numbers_are_also_in_the_category_of_their_eighth(stage: Callable[..., TinySource]) -> None:
+    tiny = stage(items=[item(f"i{number:02}", price=str(number)) for number in range(1, 18)])
+    eighths = "select number, category from staging.attributes where attribute = 'price' order by number"
+    assert tiny.rows(eighths) == [(float(number), f"eighth {min(8, 1 + (number - 1) // 2)}") for number in range(1, 18)]
+    shared = [name for (name,) in tiny.rows("select entity_id from graph.entity_nodes")]
+    assert sorted(shared) == [f"price=eighth {number}" for number in range(1, 9)]
+
+
+def test_a_date_not_yet_come_is_no_feature(stage: Callable[..., TinySource]) -> None:
+    tiny = stage(items=[item(made="2024-03-31"), item("i2", made="2024-04-01"), item("i3", made="2025-01-01")])
+    assert tiny.rows("select node_id, number from staging.attributes where attribute = 'made'") == [("i1", 1.0)]
+
+
+def test_of_two_versions_of_one_day_the_one_delivered_last_holds(stage: Callable[..., TinySource]) -> None:
+    tiny = stage(users=[user(country="FR")])
+    tiny.deliver("users-older-by-name.csv", [user(country="DE")])
+    tiny.stage(AS_OF)
+    assert tiny.rows("select country from staging.users") == [("DE",)]
+    assert tiny.rows("select category from staging.attributes") == [("DE",)]
+
+
+def test_a_fact_that_repeats_a_category_is_one_edge(stage: Callable[..., TinySource]) -> None:
+    items = [item(brand="acme"), item("i2", brand="acme")]
+    tiny = stage(
+        items=items, facts=[fact("i1", "brand", "brand=acme"), fact("i2", "brand", "brand=acme", "2024-03-02")]
+    )
+    assert tiny.rows("select source_index, age_days from graph.knowledge_edges order by all") == [(0, None), (1, 91)]
+
+
 def test_a_category_with_one_bearer_makes_no_entity(stage: Callable[..., TinySource]) -> None:
     tiny = stage(
         items=[item(brand="acme", tags="red"), item("i2", brand="acme", tags="blue|red"), item("i3", brand="lone")]
@@ -355,3 +385,19 @@ def test_a_graph_taken_back_is_the_graph_sql_builds_for_the_earlier_date(
     owned = edges_by_name(earlier.entity_entities, earlier, ids[2], ids[2])
     owned = {edge for edge in owned if edge[0] not in later_ids[1]}  # undated facts precede the launch of their item
     assert owned and edges_by_name(back.entity_entities, back, later_ids[2], later_ids[2]) == owned
+
+
+def test_of_undated_versions_the_newest_delivery_holds(tmp_path: Path) -> None:
+    tiny = tiny_source(tmp_path / "tiny", tables=("interactions", "users"))
+    tiny.deliver("interactions.csv", [event()])
+    for file, country in (("users_1.csv", "FR"), ("users_2.csv", "DE")):
+        tiny.deliver(file, [user(since="", country=country)])
+        tiny.stage(AS_OF)
+        assert tiny.rows("select country from staging.users") == [(country,)]
+
+
+def test_a_segment_column_that_users_lack_is_refused(tmp_path: Path) -> None:
+    tiny = tiny_source(tmp_path / "tiny", settings='segment_column = "contry"')
+    tiny.deliver("interactions.csv", [event()])
+    with pytest.raises(ContractError, match="contry"):
+        tiny.stage(AS_OF)

@@ -11,6 +11,7 @@ import torch
 
 from models.artifact import pack, unpack
 from models.graph import Graph
+from models.lists import lists
 from models.network import learned_half_lives_days
 from models.network_ranker import NetworkRanker
 from models.ranking import top_k
@@ -182,3 +183,11 @@ def test_each_reason_names_what_stands_behind_it() -> None:
             assert (reason in ("trend", "season")) <= (cause == entity == -1)
             assert name == "for_you" or reason != "repeat"
     assert {"repeat", "taste"} <= found | {"taste" if "fact" in found else ""}
+
+
+def test_a_list_in_which_nobody_can_be_shown_anything_is_empty() -> None:
+    """Two users who have both items: nothing is left to discover."""
+    graph = tiny_graph([(user, item, age) for user in (0, 1) for item in (0, 1) for age in (2, 9, 16)])
+    ranker = NetworkRanker(fit(graph, 7, SMALL, epochs=1), graph)
+    assert not len(lists(ranker, graph, 2, "discover", True).item_index)
+    assert len(lists(ranker, graph, 2, "for_you", True).item_index) == 4
