@@ -5,7 +5,7 @@ with lines as (
         upper(trim(stockcode)) as item_id,
         try_cast(try_cast(invoicedate as timestamp) as date) as valid_from,
         trim(description) as description,
-        try_cast(price as double) as price,
+        cast(floor(log2(try_cast(price as double))) as integer) as price_band,
         parse_filename(filename) as source_file,
         file_row_number as source_row,
         file_row_number * 1024 + hash(parse_filename(filename)) % 1024 as line,  -- of several files on one day
@@ -21,22 +21,17 @@ days as (
     select
         item_id,
         valid_from,
-        max_by(description, line) as description,
-        cast(floor(log2(max_by(price, line))) as integer) as price_band,
-        max_by(source_file, line) as source_file,
-        max_by(source_row, line) as source_row,
+        max(line) as line,
+        max_by(hash(description, price_band), line) as content,
     from lines
     where regexp_matches(item_id, '^\d{5}') and valid_from is not null and nullif(description, 'nan') is not null
     group by item_id, valid_from
 ),
 
 changes as (
-    select *
+    select line
     from days
-    window item_days as (partition by item_id order by valid_from)
-    qualify
-        description is distinct from lag(description) over item_days
-        or price_band is distinct from lag(price_band) over item_days
+    qualify content is distinct from lag(content) over (partition by item_id order by valid_from)
 )
 
 select
@@ -49,4 +44,5 @@ select
     cast(null as varchar) as excluded_because,
     source_file,
     source_row,
-from changes
+from lines
+semi join changes using (line)
