@@ -53,7 +53,7 @@ def run_arguments(files: Path, home: Path, as_of: date) -> list[object]:
 
 
 def with_future_rows(files: Path, folder: Path, as_of: date) -> Path:
-    """A copy of the shop with good, broken and senseless rows dated on or after `as_of`, and attributes that begin then."""
+    """A copy of the shop with good and broken rows dated on or after `as_of`, items launched then, and undated facts of these."""
     shutil.copytree(files, folder)
     with connect() as writer:
         events = f"'{folder}/interactions.parquet'"
@@ -68,6 +68,10 @@ def with_future_rows(files: Path, folder: Path, as_of: date) -> Path:
         writer.execute(
             f"copy (select * replace ('i9' || item_id as item_id, date '{as_of}' as launch_date, 'unheard of' as category)"
             f" from {items} limit 50) to '{folder}/items_future.parquet'"
+        )
+        writer.execute(
+            "copy (select item_id as subject, 'made_of' as relation, 'unheard of' as object, cast(null as date) as since"
+            f" from '{folder}/items_future.parquet') to '{folder}/facts_future.parquet'"
         )
     return folder
 

@@ -231,6 +231,13 @@ def test_a_category_with_one_bearer_makes_no_entity(stage: Callable[..., TinySou
     }
 
 
+def test_undated_facts_of_an_item_launched_later_wait_for_it(stage: Callable[..., TinySource]) -> None:
+    facts = [fact("i1", "made_of", "tin"), fact("later", "made_of", "gold"), fact("later", "made_of", "tin")]
+    tiny = stage(items=[item("later", "2024-04-01")], facts=facts)
+    assert tiny.rows("select entity_id from graph.entity_nodes") == [("tin",)]
+    assert knowledge(tiny) == {("i1", "made_of", "tin", None)}
+
+
 def test_facts_tie_items_to_entities_and_entities_to_each_other(stage: Callable[..., TinySource]) -> None:
     facts = [
         fact("i1", "made_by", "acme"),
