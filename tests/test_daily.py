@@ -53,7 +53,7 @@ def run_arguments(files: Path, home: Path, as_of: date) -> list[object]:
 
 
 def with_future_rows(files: Path, folder: Path, as_of: date) -> Path:
-    """A copy of the shop with good and broken rows dated on or after `as_of`, items launched then, and undated facts of these."""
+    """A copy of the shop with good and broken rows dated on or after `as_of`, items launched then and undated facts of them."""
     shutil.copytree(files, folder)
     with connect() as writer:
         events = f"'{folder}/interactions.parquet'"

@@ -14,7 +14,7 @@ select
     cast(try_cast(try_cast(customer as double) as bigint) as varchar) as user_id,
     code as item_id,
     'purchase' as event_type,
-    timezone('UTC', timezone('Europe/London', invoiced_at)) as occurred_at,
+    make_timestamp(epoch_us(timezone('Europe/London', invoiced_at))) as occurred_at,
     cast(invoiced_at as date) as event_date,
     pieces * try_cast(price as double) as value,
     case
