@@ -17,6 +17,7 @@ from rich.console import Console
 from rich.logging import RichHandler
 from rich.table import Table
 
+from flows.configuration import DEFAULT_HOME, RunConfig
 from tasks.errors import AlmanacError, UsageError
 from tasks.warehouse import MEMORY_LIMIT
 
@@ -36,7 +37,6 @@ Home = Annotated[Path, typer.Option(help="Folder of warehouse, models and servin
 TopK = Annotated[int, typer.Option(min=1, max=1000, help="Rows per user and list.")]
 Device = Annotated[str, typer.Option(help="Torch device of training and scoring: cpu or cuda.")]
 Verbose = Annotated[bool, typer.Option("--verbose", help="Show tracebacks and Prefect's own log.")]
-DEFAULT_HOME = Path(".almanac")
 
 
 @app.command()
@@ -177,7 +177,6 @@ def main() -> None:
 
 
 def _run(verbose: bool, **options: Any) -> None:
-    from flows.configuration import RunConfig
     from tasks.runs import check_request
     from tasks.sources import load_source
     from tasks.warehouse import exclusive

@@ -84,9 +84,9 @@ def daily(config: RunConfig) -> dict[str, Any]:
         runs.finish_run(home, run_id, "published", _now(), seconds, summary["model_version"], None)
         with _timed("report", seconds):
             artifacts.show_quality(summary.pop("quality"), source.name)
-            artifacts.show_metrics(home, as_of, source.name)
-            artifacts.show_sample(home, as_of, source.name)
             summary["metrics"] = artifacts.metric_table(home, as_of)
+            artifacts.show_metrics(summary["metrics"], as_of, source.name)
+            artifacts.show_sample(home, as_of, source.name)
     return summary | {"run_id": run_id, "as_of": as_of, "source": source.name, "seconds": seconds, "home": str(home)}
 
 

@@ -47,11 +47,9 @@ def metric_table(home: Path, as_of: date) -> list[dict[str, Any]]:
         return warehouse.sql(query).to_arrow_table().to_pylist()
 
 
-def show_metrics(home: Path, as_of: date, source: str) -> None:
-    """Model against baselines on the holdouts before `as_of`."""
-    create_table_artifact(
-        metric_table(home, as_of), key=_key("metrics", source), description=f"Holdouts before {as_of}"
-    )
+def show_metrics(metrics: list[dict[str, Any]], as_of: date, source: str) -> None:
+    """The rows of `metric_table`: model against baselines on the holdouts before `as_of`."""
+    create_table_artifact(metrics, key=_key("metrics", source), description=f"Holdouts before {as_of}")
 
 
 def show_sample(home: Path, as_of: date, source: str) -> None:
