@@ -13,6 +13,7 @@ from tasks.sources import CONTRACTS, DATE_COLUMN, PROVENANCE, Source
 from tasks.warehouse import (
     SQL,
     append,
+    exists,
     open_warehouse,
     quoted,
     read_select,
@@ -41,17 +42,24 @@ def land(home: Path, source: Source, input_root: Path, as_of: date) -> dict[str,
     is missing.
     """
     new_rows = {}
+    selects = source.selects(input_root)
     with open_warehouse(home) as warehouse:
         _start_delivery(warehouse)
         restrict(warehouse, input_root, home)
-        for table, path in source.selects.items():
+        warehouse.execute((SQL / "text_files.sql").read_text())
+        for table, paths in selects.items():
             try:
-                _open_adapter(warehouse, table, path)
+                _open_adapter(warehouse, table, paths)
                 _land_table(warehouse, table, source, as_of)
             except UNREADABLE as error:
-                raise ContractError(f"{source.name}/{path.name} cannot read the input: {error}") from error
+                raise ContractError(f"{source.name}/{table}.sql cannot read the input: {error}") from error
             new_rows[table] = scalar(warehouse, f"select count(*) from delivery.new_{table}")
     return new_rows
+
+
+def landed(warehouse: DuckDBPyConnection) -> list[str]:
+    """The tables of the delivery that `land` took in."""
+    return [table for table in CONTRACTS if exists(warehouse, f"delivery.new_{table}")]
 
 
 def load(home: Path, source: Source, as_of: date, loaded_at: datetime, run_id: str) -> list[tuple]:
@@ -62,13 +70,13 @@ def load(home: Path, source: Source, as_of: date, loaded_at: datetime, run_id: s
     with open_warehouse(home) as warehouse:
         set_variables(warehouse, as_of=as_of, loaded_at=loaded_at, delivery=source.delivery)
         with transaction(warehouse):
-            for table in source.selects:
+            for table in landed(warehouse):
                 _refuse_too_many_rejects(warehouse, table, source)
                 _load_table(warehouse, table, source, loaded_at)
             accounting = read_select(SQL / "delivery/accounting.sql", warehouse)
             append(warehouse, "mart.accounting", f"select $run_id as run_id, * from ({accounting})", run_id=run_id)
             _check_accounting(warehouse, run_id)
-            _check_raw(warehouse, source)
+            _check_raw(warehouse)
         rows = "select table_name, source_file, fate, rule, row_count from mart.accounting where run_id = $run_id"
         return warehouse.execute(rows, {"run_id": run_id}).fetchall()
 
@@ -85,12 +93,13 @@ def source_snapshot(warehouse: DuckDBPyConnection, as_of: date) -> str:
 
 
 def _start_delivery(warehouse: DuckDBPyConnection) -> None:
+    warehouse.execute("drop schema if exists delivery cascade")
+    warehouse.execute("create schema delivery")
     warehouse.execute(
-        "create or replace table delivery.counts"
-        " (table_name varchar, source_file varchar, delivery_date date, row_count bigint)"
+        "create table delivery.counts (table_name varchar, source_file varchar, delivery_date date, row_count bigint)"
     )
     warehouse.execute(
-        "create or replace table delivery.failures"
+        "create table delivery.failures"
         " (table_name varchar, source_file varchar, source_row bigint, rule varchar, reason varchar)"
     )
     warehouse.execute(
@@ -103,7 +112,6 @@ def _start_delivery(warehouse: DuckDBPyConnection) -> None:
         " delivery_date date, rule varchar, reason varchar, raw_text varchar, first_seen_at timestamp,"
         " superseded_at timestamp)"
     )
-    warehouse.execute("drop table if exists delivery.units")
     provenance = {name: kind for name, kind in PROVENANCE.items() if name != "raw_text"}
     for table, contract in CONTRACTS.items():
         columns = contract | provenance | {"loaded_at": "TIMESTAMP", "superseded_at": "TIMESTAMP"}
@@ -111,8 +119,17 @@ def _start_delivery(warehouse: DuckDBPyConnection) -> None:
         warehouse.execute(f"create table if not exists raw.{table} ({listed})")
 
 
-def _open_adapter(warehouse: DuckDBPyConnection, table: str, path: Path) -> None:
-    """Makes a source's SELECT the temporary relation `adapter_<table>`, its columns checked against the contract."""
+def _open_adapter(warehouse: DuckDBPyConnection, table: str, paths: list[Path]) -> None:
+    """Makes a source's SELECTs the temporary relation `adapter_<table>`, their columns checked against the contract."""
+    queries = [_checked_select(warehouse, table, path) for path in paths]
+    kind = "view" if table == "interactions" else "table"  # the small tables may aggregate: run them once
+    warehouse.execute(
+        f"create temp {kind} adapter_{table} as select *, {DATE_COLUMN[table]} as delivery_date"
+        f" from ({' union all by name '.join(queries)})"
+    )
+
+
+def _checked_select(warehouse: DuckDBPyConnection, table: str, path: Path) -> str:
     query = read_select(path, warehouse)
     found = {row[0]: row[1] for row in warehouse.execute(f"describe {query}").fetchall()}
     raw_text = "" if "raw_text" in found else ", cast(null as varchar) as raw_text"
@@ -120,10 +137,7 @@ def _open_adapter(warehouse: DuckDBPyConnection, table: str, path: Path) -> None
     for column, kind in (CONTRACTS[table] | PROVENANCE).items():
         if found.get(column) != kind:
             raise ContractError(f"{path}: column {column} must be {kind}, found {found.get(column, 'nothing')}")
-    kind = "view" if table == "interactions" else "table"  # the small tables may aggregate: run them once
-    warehouse.execute(
-        f"create temp {kind} adapter_{table} as select *{raw_text}, {DATE_COLUMN[table]} as delivery_date from ({query})"
-    )
+    return f"select *{raw_text} from ({query})"
 
 
 def _land_table(warehouse: DuckDBPyConnection, table: str, source: Source, as_of: date) -> None:
@@ -248,9 +262,9 @@ def _check_accounting(warehouse: DuckDBPyConnection, run_id: str) -> None:
         raise RunError(f"rows read and rows accounted for differ (table, file, read, accounted): {wrong}")
 
 
-def _check_raw(warehouse: DuckDBPyConnection, source: Source) -> None:
+def _check_raw(warehouse: DuckDBPyConnection) -> None:
     """What the ledger says was kept or excluded is what lies in `raw.*`."""
-    for table in source.selects:
+    for table in landed(warehouse):
         ledger = scalar(
             warehouse,
             "select coalesce(sum(value), 0) from (select unnest(map_entries(fates), recursive := true)"

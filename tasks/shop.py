@@ -1,4 +1,4 @@
-"""The synthetic shop as files: runs the SELECTs of sql/sources/shop/generate, which state what they plant."""
+"""The synthetic shop as files: runs the SELECTs of sql/shop, which state what they plant."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from duckdb import DuckDBPyConnection
 
 from tasks.warehouse import SQL, connect, read_select, scalar, set_variables
 
-GENERATE = SQL / "sources/shop/generate"
+GENERATE = SQL / "shop"
 PLANTED = ("planted_items", "planted_users")
 FIRST_DATE = date(2021, 1, 1)
 DELIVERED = ("users", "items", "facts", "links", "interactions")

@@ -9,7 +9,7 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
-from tasks.errors import UsageError
+from tasks.errors import ContractError, UsageError
 from tasks.warehouse import SQL
 
 SHIPPED = SQL / "sources"
@@ -67,6 +67,7 @@ class Source(BaseModel):
     natural_key: tuple[str, ...] = ("user_id", "item_id", "event_type", "occurred_at")
     segment_column: str | None = None  # of users.sql; the popularity a user without history is shown
     event_strength: dict[str, Strength] = Field(min_length=1)  # edge strength by event type
+    needs: dict[str, tuple[str, ...]] = {}  # SELECT (path without .sql) → globs; it is left out where one finds no file
 
     @field_validator("time_zone")
     @classmethod
@@ -84,10 +85,40 @@ class Source(BaseModel):
             raise ValueError(f"must hold user_id, item_id and others of {', '.join(CONTRACTS['interactions'])}")
         return key
 
+    @field_validator("needs")
+    @classmethod
+    def _inside_input(cls, needs: dict[str, tuple[str, ...]]) -> dict[str, tuple[str, ...]]:
+        for pattern in (pattern for patterns in needs.values() for pattern in patterns):
+            if pattern.startswith("/") or ".." in pattern:
+                raise ValueError(f"{pattern!r} must lie inside the input folder")
+        return needs
+
     @property
-    def selects(self) -> dict[str, Path]:
-        """The adapter file of each table this source has."""
-        return {table: path for table in CONTRACTS if (path := self.folder / f"{table}.sql").is_file()}
+    def every_select(self) -> dict[str, list[Path]]:
+        """The adapter files by table: `<table>.sql` in the source's folder or, for layouts and parts, in folders below."""
+        found = {table: sorted(self.folder.glob(f"**/{table}.sql")) for table in CONTRACTS}
+        return {table: paths for table, paths in found.items() if paths}
+
+    def selects(self, input_root: Path) -> dict[str, list[Path]]:
+        """The adapter files that this input has the needed files for; raises `ContractError` where nothing is to be read."""
+        chosen = {
+            table: [path for path in paths if not self.missing(path, input_root)]
+            for table, paths in self.every_select.items()
+        }
+        if len(chosen["interactions"]) != 1:
+            wanted = [", ".join(self.needs.get(self._name(path), ())) for path in self.every_select["interactions"]]
+            raise ContractError(
+                f"{input_root} must hold the files of one layout of {self.name}, found {len(chosen['interactions'])}: "
+                + " or ".join(wanted)
+            )
+        return {table: paths for table, paths in chosen.items() if paths}
+
+    def missing(self, path: Path, input_root: Path) -> list[str]:
+        """The globs that an adapter needs and that find no file."""
+        return [pattern for pattern in self.needs.get(self._name(path), ()) if not any(input_root.glob(pattern))]
+
+    def _name(self, path: Path) -> str:
+        return path.relative_to(self.folder).with_suffix("").as_posix()
 
 
 def load_source(name_or_folder: str) -> Source:
@@ -104,7 +135,7 @@ def load_source(name_or_folder: str) -> Source:
         source = Source(name=folder.name, folder=folder, **tomllib.loads(path.read_text()))
     except (tomllib.TOMLDecodeError, ValidationError) as error:
         raise UsageError(f"{path}: {error}") from error
-    if "interactions" not in source.selects:
+    if "interactions" not in source.every_select:
         raise UsageError(f"{folder} has no interactions.sql; a source needs at least that SELECT")
     return source
 

@@ -10,6 +10,7 @@ import pyarrow as pa
 from duckdb import DuckDBPyConnection
 
 from tasks.errors import DataQualityError
+from tasks.ingest import landed
 from tasks.sources import Source
 from tasks.warehouse import SQL, append, exists, open_warehouse, scalar, set_variables
 
@@ -30,7 +31,7 @@ def validate_delivery(home: Path, source: Source, as_of: date, run_id: str) -> l
 
     results: list[Result] = []
     with open_warehouse(home) as warehouse:
-        for table in source.selects:
+        for table in landed(warehouse):
             if not scalar(warehouse, f"select count(*) from delivery.new_{table}"):
                 continue
             suite = SUITES / f"delivery.{table}.json"

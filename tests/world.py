@@ -41,7 +41,7 @@ def adapted(table: str, folder: Path) -> pl.DataFrame:
     """What the shop's adapter makes of a file, on the connection that the ingest uses."""
     with connect() as adapter:
         restrict(adapter, folder, folder)
-        return adapter.sql(read_select(load_source("shop").selects[table], adapter)).pl()
+        return adapter.sql(read_select(load_source("shop").every_select[table][0], adapter)).pl()
 
 
 def known_events(folder: Path) -> pl.DataFrame:
