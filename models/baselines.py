@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -48,13 +49,17 @@ class PersonalRepeat:
     half_life_days: float
 
     def scores(self, users: Tensor, list_name: str) -> Tensor:
-        popular = popularity_scores(self.graph, self.half_life_days)
-        scores = (1e-3 * popular / popular.max().clamp(min=1e-30)).repeat(len(users), 1)
+        scores = self._popular.repeat(len(users), 1)
         row, event = user_events(self.graph, users)
         events = self.graph.interactions
         weight = events.strength[event] * decay(events.age_days[event], self.half_life_days)
         scores.view(-1).index_add_(0, row * self.graph.item_count + events.item_index[event], weight)
         return scores
+
+    @cached_property
+    def _popular(self) -> Tensor:
+        popular = popularity_scores(self.graph, self.half_life_days)
+        return 1e-3 * popular / popular.max().clamp(min=1e-30)
 
     def explain(self, users: Tensor, items: Tensor, list_name: str) -> tuple[list[str], Tensor, Tensor]:
         events = self.graph.interactions
@@ -103,23 +108,23 @@ Refresh = Callable[[Graph], Ranker]  # the fitted baseline as of a graph's date
 class Baseline:
     """`fit(graph, horizon_days, settings, option)` learns from one graph what `Refresh` applies to a later one."""
 
-    options: tuple[float, ...]  # half-lives in days, of which the holdouts choose
+    options: tuple[float, ...]  # half-lives in horizons, of which the holdouts choose
     fit: Callable[[Graph, int, ModelSettings, float], Refresh]
     most_items: int = 2**31  # larger catalogues go without it
 
 
-def _fit_popularity(graph: Graph, horizon_days: int, settings: ModelSettings, half_life_days: float) -> Refresh:
-    name = "popularity" if half_life_days == FOREVER else "decayed_popularity"
+def _fit_popularity(graph: Graph, horizon_days: int, settings: ModelSettings, half_life: float) -> Refresh:
+    name = "popularity" if half_life == FOREVER else "decayed_popularity"
 
     def refresh(now: Graph) -> Ranker:
         everyone = torch.zeros_like(now.user_segment)
-        return Popularity(name, "trend", popularity_scores(now, half_life_days)[None], everyone)
+        return Popularity(name, "trend", popularity_scores(now, half_life * horizon_days)[None], everyone)
 
     return refresh
 
 
-def _fit_repeat(graph: Graph, horizon_days: int, settings: ModelSettings, half_life_days: float) -> Refresh:
-    return lambda now: PersonalRepeat("personal_repeat", now, half_life_days)
+def _fit_repeat(graph: Graph, horizon_days: int, settings: ModelSettings, half_life: float) -> Refresh:
+    return lambda now: PersonalRepeat("personal_repeat", now, half_life * horizon_days)
 
 
 def _fit_repeat_trend(graph: Graph, horizon_days: int, settings: ModelSettings, epochs: float) -> Refresh:
@@ -128,21 +133,21 @@ def _fit_repeat_trend(graph: Graph, horizon_days: int, settings: ModelSettings, 
     return lambda now: NetworkRanker(network, now, "repeat_trend")
 
 
-def _fit_ease(graph: Graph, horizon_days: int, settings: ModelSettings, half_life_days: float) -> Refresh:
-    weights = ease_weights(graph, half_life_days)
-    return lambda now: Neighbours("ease", now, half_life_days, weights)
+def _fit_ease(graph: Graph, horizon_days: int, settings: ModelSettings, half_life: float) -> Refresh:
+    weights = ease_weights(graph, half_life * horizon_days)
+    return lambda now: Neighbours("ease", now, half_life * horizon_days, weights)
 
 
-def _fit_knn(graph: Graph, horizon_days: int, settings: ModelSettings, half_life_days: float) -> Refresh:
-    weights = knn_weights(graph, half_life_days)
-    return lambda now: Neighbours("item_knn", now, half_life_days, weights)
+def _fit_knn(graph: Graph, horizon_days: int, settings: ModelSettings, half_life: float) -> Refresh:
+    weights = knn_weights(graph, half_life * horizon_days)
+    return lambda now: Neighbours("item_knn", now, half_life * horizon_days, weights)
 
 
 BASELINES = {
     "popularity": Baseline((FOREVER,), _fit_popularity),
-    "decayed_popularity": Baseline((7.0, 30.0, 90.0), _fit_popularity),
-    "personal_repeat": Baseline((30.0, 90.0, 365.0), _fit_repeat),
+    "decayed_popularity": Baseline((1.0, 4.0, 13.0), _fit_popularity),
+    "personal_repeat": Baseline((4.0, 13.0, 52.0), _fit_repeat),
     "repeat_trend": Baseline((3.0,), _fit_repeat_trend),
-    "item_knn": Baseline((90.0,), _fit_knn),
-    "ease": Baseline((90.0,), _fit_ease, most_items=15_000),  # its dense inverse costs items³
+    "item_knn": Baseline((13.0,), _fit_knn),
+    "ease": Baseline((13.0,), _fit_ease, most_items=15_000),  # its dense inverse costs items³
 }

@@ -12,13 +12,15 @@ from torch import Tensor
 from models.baselines import BASELINES
 from models.graph import Graph
 from models.metrics import METRICS, coverage, hits
-from models.network import LISTS, Network
+from models.network import LISTS, Network, served_lists
 from models.network_ranker import NetworkRanker
 from models.ranking import Ranker, top_k
 from models.settings import ModelSettings
+from models.timeline import Timeline
 from models.training import Progress, fit
 
 MOST_HOLDOUTS = 4
+MOST_USERS = 5000  # of one holdout, drawn at random: enough to tell rankers apart
 MODEL = "almanac"
 
 
@@ -45,7 +47,7 @@ class Evaluation:
     user_index: dict[str, Tensor]  # list → int64 [N], one entry per user and holdout
     user_ndcg: dict[str, dict[str, Tensor]]  # list → ranker → float32 [N]
     epochs: int  # of the network to publish
-    options: dict[str, dict[str, float]]  # list → baseline → half-life in days (epochs for repeat_trend)
+    options: dict[str, dict[str, float]]  # list → baseline → half-life in horizons (epochs for repeat_trend)
 
 
 @dataclass(frozen=True)
@@ -95,7 +97,8 @@ def evaluate(
     Every choice (epochs, half-life) that a holdout is measured with was made on the other holdouts. progress is called
     with (rankers and epochs done, in all).
     """
-    holdouts, back_days = _holdouts(graph, horizon_days, _judged_on("for_you", repeats))
+    names = served_lists(repeats)
+    holdouts, back_days = _holdouts(graph, horizon_days, names[0], settings.seed)
     contenders = [name for name, baseline in BASELINES.items() if graph.item_count <= baseline.most_items]
     trials = {name: Trials() for name in (MODEL, *contenders)}
     done, total = 0, settings.epochs + len(contenders)
@@ -109,20 +112,20 @@ def evaluate(
     def measure(name: str, option: float, refresh: Callable[[Graph], Ranker]) -> None:
         for holdout in holdouts:
             ranker = refresh(holdout.graph)
-            for list_name in LISTS:
-                trials[name].add(option, list_name, _metrics(ranker, holdout, list_name, repeats, k))
+            for list_name in names:
+                trials[name].add(option, list_name, _metrics(ranker, holdout, list_name, k))
 
-    rankers: dict[date, Ranker] = {}  # one per holdout for all epochs, because the network is trained in place
+    timelines: dict[date, Timeline] = {}  # sorted once for all epochs
 
     def on_epoch(epoch: int, network: Network) -> None:
-        if not rankers:
-            rankers.update({holdout.graph.as_of: NetworkRanker(network, holdout.graph) for holdout in holdouts})
-        measure(MODEL, epoch, lambda now: rankers[now.as_of])
+        for holdout in () if timelines else holdouts:
+            timelines[holdout.graph.as_of] = Timeline(holdout.graph, horizon_days, settings)
+        measure(MODEL, epoch, lambda now: NetworkRanker(network, now, timeline=timelines[now.as_of]))
         step()
 
     if holdouts:
         before = graph.back(back_days)
-        fit(before, horizon_days, settings, epochs=settings.epochs, on_epoch=on_epoch)
+        fit(before, horizon_days, settings, epochs=settings.epochs, lists=names, on_epoch=on_epoch)
         for name in contenders:
             for option in BASELINES[name].options:
                 measure(name, option, BASELINES[name].fit(before, horizon_days, settings, option))
@@ -130,37 +133,34 @@ def evaluate(
     return _chosen(holdouts, trials, k, repeats, settings)
 
 
-def _judged_on(list_name: str, repeats: bool) -> str:
-    """Whose truth a list is judged by: where repeats are off, both lists are for new items."""
-    return list_name if repeats else "discover"
-
-
-def _holdouts(graph: Graph, horizon_days: int, widest: str) -> tuple[list[Holdout], int]:
+def _holdouts(graph: Graph, horizon_days: int, widest: str, seed: int) -> tuple[list[Holdout], int]:
     """Oldest first, as many of the last four horizons as leave one to learn from and some history before it.
 
     Also how many days before as_of the first begins. Horizons with nothing to find for the `widest` list are left out.
     """
-    oldest = int(graph.interactions.age_days.max()) if len(graph.interactions.age_days) else 0
-    count = max(0, min(MOST_HOLDOUTS, (oldest - 1) // horizon_days - 1))
-    holdouts = [_holdout(graph, horizon_days, number * horizon_days) for number in range(count, 0, -1)]
+    count = max(0, min(MOST_HOLDOUTS, (graph.oldest_days - 1) // horizon_days - 1))
+    holdouts = [_holdout(graph, horizon_days, number * horizon_days, seed) for number in range(count, 0, -1)]
     return [holdout for holdout in holdouts if len(holdout.users[widest])], count * horizon_days
 
 
-def _holdout(graph: Graph, horizon_days: int, back_days: int) -> Holdout:
+def _holdout(graph: Graph, horizon_days: int, back_days: int, seed: int) -> Holdout:
     now = graph.back(back_days)
     user, item = graph.targets(horizon_days, back_days)
     events = now.interactions
     kept = torch.isin(user, events.user_index) & now.live_items[item]
+    user, item = user[kept], item[kept]
+    everyone = torch.unique(user)
+    drawn = torch.randperm(len(everyone), generator=torch.Generator().manual_seed(seed))[:MOST_USERS]
+    kept = torch.isin(user, everyone[drawn.to(user.device)])
     user, item = user[kept], item[kept]
     new = ~torch.isin(user * graph.item_count + item, events.user_index * graph.item_count + events.item_index)
     truth = {"for_you": (user, item), "discover": (user[new], item[new])}
     return Holdout(now, {name: torch.unique(pair[0]) for name, pair in truth.items()}, truth)
 
 
-def _metrics(ranker: Ranker, holdout: Holdout, list_name: str, repeats: bool, k: int) -> dict[str, Tensor]:
-    truth = _judged_on(list_name, repeats)
-    users, (truth_user, truth_item) = holdout.users[truth], holdout.truth[truth]
-    items, _ = top_k(ranker, holdout.graph, users, k, list_name, repeats)
+def _metrics(ranker: Ranker, holdout: Holdout, list_name: str, k: int) -> dict[str, Tensor]:
+    users, (truth_user, truth_item) = holdout.users[list_name], holdout.truth[list_name]
+    items, _ = top_k(ranker, holdout.graph, users, k, list_name, repeats=True)
     hit, count = hits(items, users, truth_user, truth_item, holdout.graph.item_count)
     values = {name: metric(hit, count).cpu() for name, metric in METRICS.items()}
     return values | {"coverage": torch.tensor([coverage(items, int(holdout.graph.live_items.sum()))])}
@@ -173,17 +173,18 @@ def _chosen(
     everyone = list(range(len(holdouts)))
     rows: list[MetricRow] = []
     ndcg: dict[str, dict[str, Tensor]] = {name: {} for name in LISTS}
+    judged = {name: name if repeats else "discover" for name in LISTS}
     for list_name in LISTS:
         for ranker, trial in trials.items():
-            options = trial.cross_fitted(_judged(ranker, list_name), len(holdouts))
-            measured = [trial.measured[option][list_name][number] for number, option in enumerate(options)]
+            options = trial.cross_fitted(_chosen_by(ranker, judged[list_name], repeats), len(holdouts))
+            measured = [trial.measured[option][judged[list_name]][number] for number, option in enumerate(options)]
             ndcg[list_name][ranker] = torch.cat([metrics["ndcg"] for metrics in measured])
             for holdout, metrics in zip(holdouts, measured, strict=True):
                 users = len(metrics["ndcg"])
                 for metric, values in metrics.items() if users else ():
                     rows.append(MetricRow(list_name, ranker, holdout.graph.as_of, metric, float(values.mean()), users))
     none = torch.zeros(0, dtype=torch.int64)
-    users_of = {name: [holdout.users[_judged_on(name, repeats)].cpu() for holdout in holdouts] for name in LISTS}
+    users_of = {name: [holdout.users[judged[name]].cpu() for holdout in holdouts] for name in LISTS}
     return Evaluation(
         k=k,
         repeats=repeats,
@@ -191,14 +192,14 @@ def _chosen(
         rows=tuple(rows),
         user_index={name: torch.cat([none, *users]) for name, users in users_of.items()},
         user_ndcg=ndcg,
-        epochs=int(trials[MODEL].best(LISTS, everyone)) if holdouts else settings.epochs,
+        epochs=int(trials[MODEL].best(served_lists(repeats), everyone)) if holdouts else settings.epochs,
         options={
-            name: {ranker: trial.best((name,), everyone) for ranker, trial in trials.items() if ranker != MODEL}
+            name: {ranker: trial.best((judged[name],), everyone) for ranker, trial in trials.items() if ranker != MODEL}
             for name in LISTS
         },
     )
 
 
-def _judged(ranker: str, list_name: str) -> tuple[str, ...]:
+def _chosen_by(ranker: str, list_name: str, repeats: bool) -> tuple[str, ...]:
     """The lists that choose a ranker's option: one network serves both, a baseline is fitted for each."""
-    return LISTS if ranker == MODEL else (list_name,)
+    return served_lists(repeats) if ranker == MODEL else (list_name,)

@@ -73,6 +73,11 @@ class Graph:
     user_users: Edges  # user -> user, social
 
     @property
+    def oldest_days(self) -> int:
+        """Age of the oldest event, 0 without any."""
+        return int(self.interactions.age_days.max()) if len(self.interactions.age_days) else 0
+
+    @property
     def live_items(self) -> Tensor:
         """bool [I]: known before `as_of` and not retired by then."""
         return (self.item_age_days >= 1) & (self.item_retired_age_days < 1)

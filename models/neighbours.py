@@ -61,8 +61,10 @@ def knn_weights(graph: Graph, half_life_days: float, count: int = KNN_NEIGHBOURS
     unit = weights.multiply(1 / length[None]).tocsc()
     width = min(count, graph.item_count)
     cosines, neighbours = [], []
+    rows = np.empty((CHUNK_ITEMS, graph.item_count), unit.dtype)  # one buffer: fresh pages cost more than the product
     for start in range(0, graph.item_count, CHUNK_ITEMS):
-        cosine = torch.from_numpy((unit[:, start : start + CHUNK_ITEMS].T @ unit).toarray())
+        chunk = unit[:, start : start + CHUNK_ITEMS].T @ unit
+        cosine = torch.from_numpy(chunk.toarray(out=rows[: chunk.shape[0]]))
         cosine.diagonal(start).zero_()
         nearest = cosine.topk(width, dim=1)
         cosines.append(nearest.values)

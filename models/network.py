@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from math import log
 
 import torch
@@ -17,6 +18,20 @@ LISTS = ("for_you", "discover")  # the two heads: the same parts, each with its 
 REPEAT_HALF_LIVES_DAYS = (7.0, 60.0)  # where the learned half-lives start
 START_TEMPERATURE = 8.0
 START_REPEAT = 20.0  # one fresh event lifts its item twentyfold, before training says how much
+
+
+def served_lists(repeats: bool) -> tuple[str, ...]:
+    """The lists to train and judge: where repeats are off, both lists are `discover`."""
+    return LISTS if repeats else LISTS[1:]
+
+
+@dataclass(frozen=True)
+class ItemSide:
+    """What the items bring to every user's scores as of one date."""
+
+    embeddings: Tensor  # float32 [I, D]
+    unit: Tensor  # float32 [I, D], the same with length 1
+    trend: Tensor  # float32 [2, I], one row per list, −∞ for items not live
 
 
 class Network(nn.Module):
@@ -102,21 +117,43 @@ class Network(nn.Module):
         pairs = excitation.new_zeros(len(history.pair_row))
         return torch.log1p(pairs.index_add(0, history.pair, excitation))
 
-    def forward(self, snapshot: Snapshot, lists: tuple[str, ...] = LISTS) -> list[Tensor]:
-        """Logits of these lists: float32 [B, I] each, −∞ for items not live; items of the history are not masked."""
+    def item_side(self, snapshot: Snapshot) -> ItemSide:
+        """Embeddings and trends, which all users of a date share."""
         recent, earlier = self.trends(snapshot)
         trend = torch.where(snapshot.live, recent + earlier, -torch.inf)
+        if not self.settings.taste:
+            return ItemSide(self.item, self.item, trend)
+        items = self.item_embeddings(snapshot)
+        return ItemSide(items, normalize(items, dim=-1), trend)
+
+    def forward(
+        self,
+        snapshot: Snapshot,
+        lists: tuple[str, ...] = LISTS,
+        items: ItemSide | None = None,
+        average: Tensor | None = None,
+        columns: Tensor | None = None,
+    ) -> list[Tensor]:
+        """Logits of these lists: float32 [B, I] each, −∞ for items not live; items of the history are not masked.
+
+        items: the date's, if at hand; average: float32 [2, D], mean direction of the users, else that of the snapshot's;
+        columns: int64 [C], ascending, to score only these items: float32 [B, C] each.
+        """
+        items = items or self.item_side(snapshot)
+        unit, trend = (items.unit, items.trend) if columns is None else (items.unit[columns], items.trend[:, columns])
         heads = [LISTS.index(name) for name in lists]
         if self.settings.taste:
-            items = self.item_embeddings(snapshot)
-            users = normalize(self.user_sums(snapshot, items), dim=-1) * self.log_temperature.exp()[:, None, None]
+            users = normalize(self.user_sums(snapshot, items.embeddings), dim=-1)
+            users = (users - (users.mean(1) if average is None else average)[:, None]) * self.log_temperature.exp()[
+                :, None, None
+            ]
             users = dropout(users, self.settings.dropout, self.training)
-            targets = normalize(items, dim=-1)
-            logits = [torch.addmm(trend[head], users[head], targets.T) for head in heads]
+            logits = [torch.addmm(trend[head], users[head], unit.T) for head in heads]
         else:
             logits = [trend[head].repeat(len(snapshot.users), 1) for head in heads]
         if "for_you" in lists:
-            logits[lists.index("for_you")].view(-1).index_add_(0, snapshot.seen, self.repeats(snapshot))
+            kept, cell = snapshot.seen(columns)
+            logits[lists.index("for_you")].view(-1).index_add_(0, cell, self.repeats(snapshot)[kept])
         return logits
 
 

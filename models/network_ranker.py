@@ -2,31 +2,48 @@
 
 from __future__ import annotations
 
+from functools import cached_property
+
 import torch
 from torch import Tensor
 from torch.nn.functional import normalize
 
 from models.graph import Graph
-from models.network import LISTS, Network
+from models.network import LISTS, ItemSide, Network
 from models.propagation import offsets, ranges
 from models.timeline import Snapshot, Timeline
 
 USERS_PER_CHUNK = 512
+AVERAGE_USERS = 1024
 NONE = -1
 
 
 class NetworkRanker:
     """Refreshes trends, kernels and histories for `graph`; the network is not trained again."""
 
-    def __init__(self, network: Network, graph: Graph, name: str = "almanac") -> None:
+    def __init__(self, network: Network, graph: Graph, name: str = "almanac", timeline: Timeline | None = None) -> None:
         self.name, self.network = name, network
-        self.timeline = Timeline(graph, network.horizon_days, network.settings)
+        self.timeline = timeline or Timeline(graph, network.horizon_days, network.settings)
+
+    @cached_property
+    @torch.no_grad()
+    def items(self) -> ItemSide:
+        """Embeddings and trends of the date, read when first asked for."""
+        return self.network.item_side(self.timeline.at(0, self.timeline.user_offsets[:0]))
+
+    @cached_property
+    @torch.no_grad()
+    def average(self) -> Tensor:
+        """Mean direction of users active of late: float32 [2, D]."""
+        snapshot = self.timeline.at(0, self.timeline.active_users(AVERAGE_USERS))
+        return normalize(self.network.user_sums(snapshot, self.items.embeddings), dim=-1).mean(1)
 
     @torch.no_grad()
     def scores(self, users: Tensor, list_name: str) -> Tensor:
         """float32 [B, I]; items not live have −∞. users: int64 [B], ascending."""
         parts = users.split(USERS_PER_CHUNK)
-        return torch.cat([self.network(self.timeline.at(0, part), (list_name,))[0] for part in parts])
+        shared = (list_name,), self.items, self.average
+        return torch.cat([self.network(self.timeline.at(0, part), *shared)[0] for part in parts])
 
     @torch.no_grad()
     def explain(self, users: Tensor, items: Tensor, list_name: str) -> tuple[list[str], Tensor, Tensor]:
@@ -39,7 +56,7 @@ class NetworkRanker:
         reasons, reason_item, reason_entity = [], torch.full_like(items, NONE), torch.full_like(items, NONE)
         for part in torch.unique(users).split(USERS_PER_CHUNK) if len(users) else ():
             inside = (users >= part[0]) & (users <= part[-1])
-            pairs = _Pairs(self.network, self.timeline.at(0, part), head, users[inside], items[inside])
+            pairs = _Pairs(self, self.timeline.at(0, part), head, users[inside], items[inside])
             names, reason_item[inside], reason_entity[inside] = pairs.reasons()
             reasons += names
         return reasons, reason_item, reason_entity
@@ -48,13 +65,19 @@ class NetworkRanker:
 class _Pairs:
     """The parts of the scores of N pairs of one snapshot."""
 
-    def __init__(self, network: Network, snapshot: Snapshot, head: int, users: Tensor, items: Tensor) -> None:
-        self.network, self.snapshot, self.head, self.item = network, snapshot, head, items
+    def __init__(self, ranker: NetworkRanker, snapshot: Snapshot, head: int, users: Tensor, items: Tensor) -> None:
+        self.network, self.side, self.snapshot, self.head, self.item = (
+            ranker.network,
+            ranker.items,
+            snapshot,
+            head,
+            items,
+        )
         self.row = torch.searchsorted(snapshot.users, users)
-        self.embeddings = network.item_embeddings(snapshot)
-        sums = network.user_sums(snapshot, self.embeddings)[head]
-        self.scale = network.log_temperature[head].exp() / sums.norm(dim=1).clamp(min=1e-12)
-        self.user = sums * self.scale[:, None]
+        sums = self.network.user_sums(snapshot, self.side.embeddings)[head]
+        temperature = self.network.log_temperature[head].exp()
+        self.scale = temperature / sums.norm(dim=1).clamp(min=1e-12)
+        self.user = sums * self.scale[:, None] - ranker.average[head] * temperature
 
     def reasons(self) -> tuple[list[str], Tensor, Tensor]:
         none = torch.full_like(self.item, NONE)
@@ -83,15 +106,16 @@ class _Pairs:
         network, snapshot = self.network, self.snapshot
         recent, earlier = (part[self.head] - part[self.head, snapshot.live].mean() for part in network.trends(snapshot))
         repeat = torch.full((len(self.row),), -torch.inf, device=self.row.device)
-        if LISTS[self.head] == "for_you" and len(snapshot.seen):
+        _, seen = snapshot.seen()
+        if LISTS[self.head] == "for_you" and len(seen):
             pair = self.row * len(snapshot.live) + self.item
-            position = torch.searchsorted(snapshot.seen, pair).clamp(max=len(snapshot.seen) - 1)
-            repeat = torch.where(snapshot.seen[position] == pair, network.repeats(snapshot)[position], repeat)
+            position = torch.searchsorted(seen, pair).clamp(max=len(seen) - 1)
+            repeat = torch.where(seen[position] == pair, network.repeats(snapshot)[position], repeat)
         return {"trend": recent[self.item], "season": earlier[self.item], "repeat": repeat}
 
     def _taste(self) -> Tensor:
         """Taste minus the user's mean over the live items: float32 [N]."""
-        unit = normalize(self.embeddings, dim=-1)
+        unit = self.side.unit
         return (self.user[self.row] * (unit[self.item] - unit[self.snapshot.live].mean(0))).sum(1)
 
     def _entity(self) -> Tensor:
@@ -118,11 +142,11 @@ class _Pairs:
         history, types = self.snapshot.history, len(self.network.event_types)
         mix = self.network.mix[self.head, : types * len(history.kernels)].view(len(history.kernels), types, -1)
         event_type = torch.repeat_interleave(history.items.row_offsets.diff()) % types
-        added = torch.zeros(len(event_type), self.embeddings.shape[1], device=self.row.device)
+        added = torch.zeros(len(event_type), self.side.embeddings.shape[1], device=self.row.device)
         for alpha, kernel in zip(mix, history.kernels, strict=True):
             added += alpha[event_type] * kernel[:, None]
-        added *= self.embeddings[history.items.column]
-        wanted = normalize(self.embeddings, dim=-1)[self.item] * self.scale[self.row, None]
+        added *= self.side.embeddings[history.items.column]
+        wanted = self.side.unit[self.item] * self.scale[self.row, None]
         event_bounds = history.items.row_offsets[::types].tolist()
         pair_bounds = offsets(self.row, len(self.snapshot.users)).tolist()
         chosen, own = torch.full_like(self.item, NONE), torch.zeros(len(self.item), device=self.row.device)

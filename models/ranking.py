@@ -10,6 +10,8 @@ from torch import Tensor
 from models.graph import Graph
 from models.propagation import offsets, ranges
 
+LOWEST = torch.finfo(torch.float32).min  # what a ranker's −∞ counts as: last, yet on a list that has room
+TIED_ROWS = 32  # at a time, to stay in the processor's cache
 CHUNK_SCORES = 2**24  # float32 scores of one chunk of users: 64 MB
 
 
@@ -43,34 +45,31 @@ def top_k(ranker: Ranker, graph: Graph, users: Tensor, k: int, list_name: str, r
     dead = ~graph.live_items
     start = 0
     for chunk in users.split(max(1, CHUNK_SCORES // max(1, graph.item_count))):
-        key = _key(ranker.scores(chunk, list_name))
-        key[:, dead] = NOT_ELIGIBLE
+        eligible = ranker.scores(chunk, list_name).clamp(min=LOWEST).masked_fill_(dead, -torch.inf)
         if seen_left_out:
             row, event = ranges(user_offsets[chunk], user_offsets[chunk + 1])
-            key[row, events.item_index[event]] = NOT_ELIGIBLE
-        best = key.topk(width, dim=1).values
-        found = best > NOT_ELIGIBLE
+            eligible[row, events.item_index[event]] = -torch.inf
         stop = start + len(chunk)
-        items[start:stop, :width] = torch.where(found, ITEM_MASK - (best & ITEM_MASK), -1)
-        scores[start:stop, :width] = torch.where(found, _score(best), -torch.inf)
+        scores[start:stop, :width], items[start:stop, :width] = best(eligible, width)
         start = stop
-    return items, scores
+    return items.masked_fill_(scores == -torch.inf, -1), scores
 
 
-NOT_ELIGIBLE = -(2**63)
-ITEM_BITS = 31
-ITEM_MASK = 2**ITEM_BITS - 1
+def best(scores: Tensor, width: int) -> tuple[Tensor, Tensor]:
+    """The highest values of each row and their columns, equal ones by ascending column: float32 and int64 [B, width].
 
-
-def _key(scores: Tensor) -> Tensor:
-    """int64 that orders by score, then by descending item: the float's bits made monotone above, the item below."""
-    bits = (scores + 0.0).contiguous().view(torch.int32).long()  # + 0.0 turns -0.0 into 0.0
-    monotone = torch.where(bits < 0, -(bits & 0x7FFFFFFF), bits)
-    item = torch.arange(scores.shape[1], device=scores.device)
-    return (monotone << ITEM_BITS) + (ITEM_MASK - item)
-
-
-def _score(key: Tensor) -> Tensor:
-    monotone = key >> ITEM_BITS
-    bits = torch.where(monotone < 0, -monotone - 2**31, monotone)
-    return bits.to(torch.int32).view(torch.float32)
+    Exact however many are equal at the border of the list.
+    """
+    values, columns = scores.topk(min(width + 1, scores.shape[1]), dim=1)
+    tied = torch.nonzero((values[:, width - 1] == values[:, -1]) & (values[:, -1] > -torch.inf)).squeeze(1)
+    values, columns = values[:, :width], columns[:, :width]
+    for part in tied.split(TIED_ROWS) if scores.shape[1] > width else ():
+        border, rows = values[part, -1:], scores[part]
+        above, level = rows > border, rows == border
+        chosen = above | (level & (level.cumsum(1) <= width - above.sum(1, keepdim=True)))
+        columns[part] = torch.nonzero(chosen)[:, 1].view(-1, width)
+        values[part] = rows.gather(1, columns[part])
+    by_column = columns.argsort(dim=1)
+    by_value = values.gather(1, by_column).argsort(dim=1, descending=True, stable=True)
+    order = by_column.gather(1, by_value)
+    return values.gather(1, order), columns.gather(1, order)

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor
-from torch.nn.functional import normalize
 
 from models.graph import Graph
 from models.network_ranker import NetworkRanker
-from models.ranking import CHUNK_SCORES
+from models.ranking import CHUNK_SCORES, best
 
 
 @torch.no_grad()
@@ -18,7 +17,7 @@ def similar_items(ranker: NetworkRanker, graph: Graph, k: int) -> tuple[Tensor, 
     Returns items int64 [I, k] padded with −1 and cosines float32 [I, k] padded with −∞; rows of items not live are empty.
     """
     live = torch.nonzero(graph.live_items).squeeze(1)
-    unit = normalize(ranker.network.item_embeddings(ranker.timeline.at(0, live[:0])), dim=1)[live]
+    unit = ranker.items.unit[live]
     items = torch.full((graph.item_count, k), -1, device=live.device)
     cosines = torch.full((graph.item_count, k), -torch.inf, device=live.device)
     width = min(k, len(live) - 1)
@@ -26,7 +25,6 @@ def similar_items(ranker: NetworkRanker, graph: Graph, k: int) -> tuple[Tensor, 
     for rows in position.split(max(1, CHUNK_SCORES // max(1, len(live)))) if width > 0 else ():
         cosine = unit[rows] @ unit.T
         cosine[torch.arange(len(rows)), rows] = -torch.inf
-        best = torch.sort(cosine, dim=1, descending=True, stable=True)
-        items[live[rows], :width] = live[best.indices[:, :width]]
-        cosines[live[rows], :width] = best.values[:, :width]
+        cosines[live[rows], :width], columns = best(cosine, width)
+        items[live[rows], :width] = live[columns]
     return items, cosines

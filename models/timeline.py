@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import timedelta
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -15,12 +16,14 @@ from models.neighbours import knn_weights
 from models.propagation import Adjacency, offsets, ranges
 from models.settings import ModelSettings
 
-RECENT_DAYS = (3, 7, 14, 30, 90, NEVER - 1)  # windows of the trend, backwards from the date
+RECENT_DAYS = (1, 3, 7, 14, 30, 90, NEVER - 1)  # windows of the trend, backwards from the date
 YEARS_DAYS = (365, 730)  # how far back the same time of the earlier years lies
 LEAD_UP_DAYS = 28  # of the earlier years, to tell a rise from a plain seller
 MOST_AGE_DAYS = 2**31
 NEIGHBOUR_HALF_LIFE_DAYS = 90.0
 ERA_DAYS = 56  # neighbours are found anew at each; within an era they are those of its first day
+RECENT_HORIZONS = 4
+LEAST_ERAS = 4  # of a history too short for such eras
 
 
 @dataclass(frozen=True)
@@ -53,10 +56,17 @@ class Snapshot:
     friends: Hop | None  # user row ← friend row
     friend_history: Hop | None  # friend row ← item
 
-    @property
-    def seen(self) -> Tensor:
-        """int64 [P], the history's pairs as positions in a flat [B, I] matrix."""
-        return self.history.pair_row * len(self.live) + self.history.pair_item
+    def seen(self, columns: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """The history's pairs whose items are among the columns (bool [P]), as cells of a flat [B, C] matrix (int64).
+
+        columns: int64 [C], ascending item indices; None = all items.
+        """
+        row, item = self.history.pair_row, self.history.pair_item
+        if columns is None:
+            return torch.ones_like(row, dtype=torch.bool), row * len(self.live) + item
+        column = torch.searchsorted(columns, item).clamp(max=len(columns) - 1)
+        kept = columns[column] == item
+        return kept, row[kept] * len(columns) + column[kept]
 
 
 class Timeline:
@@ -72,35 +82,47 @@ class Timeline:
         self.entity_entities = Links(graph.entity_entities, graph.entity_count, graph.entity_count)
         self.user_entities = Links(graph.user_entities, graph.user_count, graph.entity_count)
         self._neighbours: dict[int, Hop] = {}
+        self._latest: tuple[int, dict[str, Any]] = -1, {}
         self.user_users = Links(graph.user_users, graph.user_count, graph.user_count)
+        self.era_days = min(ERA_DAYS, max(horizon_days, -(-graph.oldest_days // LEAST_ERAS)))
 
     def at(self, back_days: int, users: Tensor) -> Snapshot:
         """The graph as of `back_days` earlier, for these users (int64 [B], ascending)."""
         facts = self.settings.facts
-        trend, trend_is_recent = self.trend(back_days)
         friends = friend_history = None
         if facts and self.user_users:
             friends, friend_history = self._friends(back_days, users)
         return Snapshot(
             users=users,
-            live=self.live_items(back_days),
-            trend=trend,
-            trend_is_recent=trend_is_recent,
             history=self._history(back_days, users),
-            item_entities=self.item_entities.hop(back_days) if facts and self.item_entities else None,
-            entity_entities=self.entity_entities.hop(back_days) if facts and self.entity_entities else None,
-            neighbours=self.neighbours(back_days) if self.settings.neighbour_count else None,
             user_entities=self.user_entities.hop_from(users, back_days) if facts and self.user_entities else None,
             friends=friends,
             friend_history=friend_history,
+            **self._shared(back_days),
         )
+
+    def _shared(self, back_days: int) -> dict[str, Any]:
+        """What the snapshots of one date have in common; that of the last date asked for is kept."""
+        if self._latest[0] != back_days:
+            facts = self.settings.facts
+            trend, trend_is_recent = self.trend(back_days)
+            shared = {
+                "live": self.live_items(back_days),
+                "trend": trend,
+                "trend_is_recent": trend_is_recent,
+                "item_entities": self.item_entities.hop(back_days) if facts and self.item_entities else None,
+                "entity_entities": self.entity_entities.hop(back_days) if facts and self.entity_entities else None,
+                "neighbours": self.neighbours(back_days) if self.settings.neighbour_count else None,
+            }
+            self._latest = back_days, shared
+        return self._latest[1]
 
     def neighbours(self, back_days: int) -> Hop:
         """The mean over each item's nearest items, by who bought both before the era of that date began.
 
         The graph's own date begins an era of its own; no earlier date sees a purchase that it is to predict.
         """
-        era = -(-back_days // ERA_DAYS) * ERA_DAYS
+        era = -(-back_days // self.era_days) * self.era_days
         if era not in self._neighbours:
             hop = knn_weights(self.graph.back(era), NEIGHBOUR_HALF_LIFE_DAYS, self.settings.neighbour_count)
             row = torch.repeat_interleave(hop.adjacency.row_offsets.diff())
@@ -135,6 +157,13 @@ class Timeline:
         known = torch.zeros(self.graph.user_count, dtype=torch.bool, device=events.user_index.device)
         known[events.user_index[events.age_days > back_days]] = True
         return known
+
+    def active_users(self, count: int) -> Tensor:
+        """Users of events evenly spaced among those of the last horizons, so the more active the likelier: int64, ascending."""
+        events = self.graph.interactions
+        recent = events.user_index[events.age_days <= RECENT_HORIZONS * self.horizon_days]
+        recent = recent if len(recent) else events.user_index
+        return torch.unique(recent[:: max(1, len(recent) // count)])
 
     def _events(self, back_days: int, users: Tensor) -> tuple[Tensor, Tensor]:
         """Each event of these users before the date: its user's row, and its position in the graph's interactions."""

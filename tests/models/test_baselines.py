@@ -19,8 +19,8 @@ EVENTS = [(0, 0, 10), (0, 0, 20), (0, 1, 10), (1, 1, 30), (1, 2, 10), (2, 2, 40)
 GRAPH = tiny_graph(EVENTS)
 
 
-def fitted(name: str, option: float) -> Ranker:
-    return BASELINES[name].fit(GRAPH, 7, SETTINGS, option)(GRAPH)
+def fitted(name: str, half_life_days: float) -> Ranker:
+    return BASELINES[name].fit(GRAPH, 7, SETTINGS, half_life_days / 7)(GRAPH)
 
 
 def test_popularity_counts_events_and_its_decay_halves_them_every_half_life() -> None:

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor
+from torch.nn.functional import normalize
 
 from models.kernels import YEAR_CONCENTRATION, middle_of, year_phase
 from models.network import Network
@@ -90,7 +91,7 @@ def written_out(network: Network, user: int, item: int, head: int) -> Tensor:
     mean = [history_mean(friend, 1, None, items) for friend in friends]
     sources.append(torch.stack(mean).mean(0) if mean else torch.zeros_like(entity_0))
     vector = (network.mix[head] * torch.stack(sources)).sum(0)
-    taste = network.log_temperature[head].exp() * torch.cosine_similarity(vector, items[item], dim=0)
+    taste = network.log_temperature[head].exp() * (normalize(vector, dim=0) * normalize(items[item], dim=0)).sum()
     snapshot = Timeline(GRAPH, HORIZON, SETTINGS).at(0, torch.arange(3))
     excitation = torch.zeros((), dtype=torch.float64)
     for owner, bought, age, kind in EVENTS:
@@ -116,18 +117,31 @@ def _doubled(value: Any) -> Any:
 
 
 def test_the_score_is_the_written_out_sum_of_taste_repeat_and_trend(network: Network) -> None:
-    for head, logits in enumerate(network(doubled())):
+    average = torch.zeros(2, SETTINGS.dimension, dtype=torch.float64)
+    for head, logits in enumerate(network(doubled(), average=average)):
         expected = torch.stack([torch.stack([written_out(network, u, i, head) for i in range(4)]) for u in range(3)])
         torch.testing.assert_close(logits, expected, rtol=1e-6, atol=1e-6)
+
+
+def test_the_taste_of_the_average_user_is_nothing_so_that_popularity_is_left_to_the_trend(network: Network) -> None:
+    tastes = torch.stack(network(doubled())) - network.item_side(doubled()).trend[:, None]
+    tastes[0].view(-1).index_add_(0, doubled().seen()[1], -network.repeats(doubled()))
+    torch.testing.assert_close(tastes.mean(1), torch.zeros(2, 4, dtype=torch.float64))
+
+
+def test_some_columns_of_the_scores_are_those_columns_of_all(network: Network) -> None:
+    columns = torch.tensor([1, 3])
+    for whole, part in zip(network(doubled()), network(doubled(), columns=columns), strict=True):
+        torch.testing.assert_close(part, whole[:, columns])
 
 
 def test_the_trend_counts_events_of_each_type_in_each_window() -> None:
     trend, recent = Timeline(GRAPH, HORIZON, SETTINGS).trend(0)
     counts = trend.exp() - 1
     view, purchase = counts.split(len(recent) // 2, dim=1)
-    assert view[1, :6].round().tolist() == [1, 2, 2, 2, 2, 2]  # 3, 7, 14, 30, 90 days, for ever; ages 2 and 5
-    assert purchase[0, :6].round().tolist() == [1, 1, 1, 1, 2, 2]  # ages 3 and 40
-    assert recent.tolist() == ([True] * 6 + [False] * 4) * 2
+    assert view[1, :7].round().tolist() == [0, 1, 2, 2, 2, 2, 2]  # 1, 3, 7, 14, 30, 90 days, for ever; ages 2 and 5
+    assert purchase[0, :7].round().tolist() == [0, 1, 1, 1, 1, 2, 2]  # ages 3 and 40
+    assert recent.tolist() == ([True] * 7 + [False] * 4) * 2
 
 
 @pytest.mark.parametrize(("age", "window"), [(358, None), (359, 0), (365, 0), (366, 1), (393, 1), (394, None)])
@@ -149,6 +163,27 @@ def test_the_loss_is_the_softmax_over_all_items_for_one_list_and_over_new_ones_f
     expected = expected - shares[0, 3] - shares[1, 3]
     measured = loss(network, Example(doubled(), row, item, weight=0.5))
     torch.testing.assert_close(measured, 0.5 * expected / 3)
+
+
+def test_drawn_negatives_estimate_the_loss_over_all_items(network: Network) -> None:
+    network = network.float()
+    snapshot = Timeline(GRAPH, HORIZON, SETTINGS).at(0, torch.arange(3))
+    example = Example(snapshot, torch.tensor([0, 0, 1]), torch.tensor([0, 3, 3]), weight=1.0)
+    whole = loss(network, example)
+    for chance in ([0.25] * 4, [0.1, 0.2, 0.3, 0.4], [0.7, 0.1, 0.1, 0.1]):
+        estimates = torch.stack([loss(network, replace(example, chance=torch.tensor(chance))) for _ in range(20)])
+        torch.testing.assert_close(estimates.mean(), whole, rtol=0.01, atol=0)
+        assert len(estimates.unique()) > 1
+
+
+def test_a_target_that_was_not_drawn_competes_with_what_was(network: Network) -> None:
+    network = network.float()
+    snapshot = Timeline(GRAPH, HORIZON, SETTINGS).at(0, torch.arange(3))
+    example = Example(snapshot, torch.tensor([2]), torch.tensor([0]), 1.0, torch.tensor([0.0, 0.5, 0.5, 0.0]))
+    scores = network(snapshot, ("for_you",))[0][2]
+    expected = -(scores[0] - torch.logsumexp(scores[:3], 0)) / 3
+    estimates = torch.stack([loss(network, example, ("for_you",)) for _ in range(20)])
+    torch.testing.assert_close(estimates.mean(), expected, rtol=0.01, atol=0)
 
 
 def test_dead_items_have_no_chance(network: Network) -> None:

@@ -9,6 +9,7 @@ from datetime import date
 import pytest
 import torch
 
+from models import training
 from models.artifact import pack, unpack
 from models.graph import Graph
 from models.lists import lists
@@ -80,6 +81,25 @@ def test_sales_before_launch_or_after_retirement_are_no_targets() -> None:
     assert 0 not in targets
     assert 1 not in targets
     assert all(torch.isfinite(tensor).all() for tensor in fit(graph, 7, SMALL, epochs=1).state_dict().values())
+
+
+def test_a_large_catalogue_is_learned_from_drawn_items_and_a_bounded_number_of_users(monkeypatch) -> None:
+    dates = len(range(7, two_tastes().oldest_days, 7))
+    monkeypatch.setattr(training, "MOST_WHOLE", 1)
+    monkeypatch.setattr(training, "NEGATIVES", 8)
+    monkeypatch.setattr(training, "SCORES_PER_EPOCH", 5 * dates * 8)
+    steps = training.examples(Timeline(two_tastes(), 7, SMALL), SMALL)
+    assert {len(step.snapshot.users) for step in steps} == {5}
+    for step in steps:
+        assert step.chance is not None
+        torch.testing.assert_close(step.chance.sum(), torch.ones(()))
+        assert ((step.chance > 0) == step.snapshot.live).all()
+    assert fit(two_tastes(), 7, SMALL, epochs=1).item.isfinite().all()
+
+
+def test_an_item_without_events_to_learn_from_has_no_embedding_of_its_own() -> None:
+    item = fit(two_tastes(), 7, SMALL, epochs=1).item
+    assert (item[12:] == 0).all() and (item[:12] != 0).all()
 
 
 def test_a_packed_network_scores_the_same_bits() -> None:
