@@ -4,22 +4,28 @@ from __future__ import annotations
 
 import logging
 import os
+import shlex
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import datetime, timedelta
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from pydantic import ValidationError
 from rich.console import Console
 from rich.logging import RichHandler
 from rich.table import Table
+from rich.text import Text
 
 from flows.configuration import DEFAULT_HOME, RunConfig
 from tasks.errors import AlmanacError, UsageError
+from tasks.files import plain
 from tasks.warehouse import MEMORY_LIMIT
+
+if TYPE_CHECKING:
+    from tasks.sources import Source
 
 app = typer.Typer(
     help="Daily top-K recommendations inside your warehouse.\n\n"
@@ -30,6 +36,8 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode="markdown",
 )
+sources = typer.Typer(invoke_without_command=True, rich_markup_mode="markdown")
+app.add_typer(sources, name="sources")
 console = Console(width=None if sys.stdout.isatty() else 120)
 FATES = ("loaded", "unchanged", "excluded", "deferred", "quarantined")
 
@@ -158,17 +166,96 @@ def status(home: Home = DEFAULT_HOME, verbose: Verbose = False) -> None:
         console.print(table)
 
 
-@app.command()
-def sources() -> None:
-    """List the sources that come with Almanac."""
+@sources.callback()
+def list_sources(context: typer.Context) -> None:
+    """List the sources that come with Almanac, or draft one of your own (`almanac sources new --help`)."""
     from tasks.sources import load_source, shipped_names
 
+    if context.invoked_subcommand:
+        return
     table = Table("name", "what", "horizon", "repeats", "licence")
     for name in shipped_names():
         source = load_source(name)
         table.add_row(name, source.title, f"{source.horizon_days} d", "yes" if source.repeats else "no", source.licence)
     console.print(table)
     console.print("A source of your own is a folder with interactions.sql and source.toml: --source FOLDER")
+    console.print("To draft one from your files: almanac sources new NAME --from FOLDER")
+
+
+@sources.command()
+def new(
+    name: Annotated[str, typer.Argument(help="Name of the source: letters, digits, - and _.")],
+    path: Annotated[Path, typer.Option("--from", help="The folder that holds the files, or one file.")],
+    to: Annotated[Path | None, typer.Option(help="The folder to make; default ./NAME.")] = None,
+    verbose: Verbose = False,
+) -> None:
+    """Look at files, draft the SELECTs and the source.toml that read them, and try these on all rows.
+
+    Guesses are marked `-- guessed:` in the files, what only you know `-- choose:`. Nothing that exists is overwritten.
+
+    Example: almanac sources new my-shop --from data/my-shop
+    """
+    from tasks.draft import draft_source
+
+    with _reported(verbose):
+        folder = to or Path(name)
+        draft = draft_source(name, path.resolve(), folder)
+        files = ", ".join(f"{table}.sql" for table in draft.adapters)
+        _say(f"drafted {folder}: {files}, source.toml")
+        for file, why in draft.unused.items():
+            _say(f"not used: {file}: {why}")
+        _say("for you to decide, marked `-- choose:` in the files:")
+        for choice in (*draft.choices, "source.toml: licence, time zone, strength of each event type"):
+            _say(f"  - {choice}")
+        _try(folder, path if path.is_dir() else path.parent)
+
+
+@sources.command()
+def check(
+    folder: Annotated[Path, typer.Argument(help="The folder of the source.")],
+    input: Annotated[Path, typer.Option(help="The folder that holds the source's files.")],
+    verbose: Verbose = False,
+) -> None:
+    """Try a source on all rows, without a home: what its SELECTs read, and where each row would go."""
+    with _reported(verbose):
+        _try(folder, input)
+
+
+def _try(folder: Path, input: Path) -> None:
+    from tasks.draft import try_source
+
+    tried = try_source(folder, input.resolve())
+    table = Table("rows of", "file", "fate", "rule", "rows", title="All rows, tried in a home that is thrown away")
+    for name, file, fate, rule, count in tried["accounting"]:
+        table.add_row(*(Text(plain(text)) for text in (name, file, fate, rule or "", f"{count:,}")))
+    console.print(table)
+    types = ", ".join(f"{plain(str(kind))} {count:,}" for kind, count in tried["event_types"])
+    _say(
+        f"events from {tried['first']} to {tried['last']}: {tried['users']:,} users, {tried['items']:,} items; {types}"
+    )
+    for name, share in tried["refused"].items():
+        _say(f"a run would refuse this: {share:.1%} of the rows of {name} are broken, source.toml allows fewer")
+    if tried["as_of"] is None:
+        _say(
+            f"next: make {folder / 'interactions.sql'} give dated events, then: almanac sources check {folder} --input {input}"
+        )
+        return
+    if tried["last"] - tried["nearly_last"] > timedelta(days=7):
+        _say(f"999 of 1,000 events are not later than {tried['nearly_last']}; a date close to it may say more")
+    command = ["almanac", "run", "--source", _path(folder), "--input", str(input), "--as-of", str(tried["as_of"])]
+    _say(
+        f"next: decide what is marked, then\n  {shlex.join([*command, '--home', f'.almanac-{folder.resolve().name}'])}"
+    )
+
+
+def _path(folder: Path) -> str:
+    """A folder as `--source` takes it for one, and not for a shipped name."""
+    return str(folder) if folder.is_absolute() else f"./{folder}"
+
+
+def _say(text: str) -> None:
+    """Prints words of the data as they are: no markup, no line breaks."""
+    console.print(text, markup=False, highlight=False, soft_wrap=True)
 
 
 def main() -> None:
@@ -186,12 +273,15 @@ def _run(verbose: bool, **options: Any) -> None:
     except ValidationError as error:
         raise UsageError("; ".join(f"{problem['loc'][0]}: {problem['msg']}" for problem in error.errors())) from error
     home = config.home.resolve()
-    check_request(home, load_source(config.source), config.input.resolve())  # before Prefect takes its time to start
+    source, input_root = load_source(config.source), config.input.resolve()
+    check_request(home, source, input_root)  # before Prefect takes its time to start
     with exclusive(home):
         prepare_prefect(home, verbose)
     from flows.daily import daily
 
     console.print(f"[bold]{config.source}[/bold] as of {config.as_of}, home {config.home}")
+    if left_out := _left_out(source, input_root):
+        _say(f"left out, for lack of files: {left_out}")
     summary: dict[str, Any] = daily(config)  # pyright: ignore[reportAssignmentType]
     _print_summary(summary, config.home)
 
@@ -219,7 +309,8 @@ def _print_summary(summary: dict[str, Any], home: Path) -> None:
         read.add_row(table_name, f"{sum(counts.values()):,}", *(f"{count:,}" for count in counts.values()))
     console.print(read)
     for warning in summary["warnings"]:
-        console.print(f"[yellow]warning[/yellow] {warning['table_name']}: {warning['rule']}")
+        what = f" {warning['table_name']}: {warning['rule']}{_measured(warning)}"
+        console.print(Text.assemble(("warning", "yellow"), plain(what, 1000)), soft_wrap=True)
     if summary["metrics"]:
         names = [name for name in summary["metrics"][0] if name not in ("list", "ranker", "k")]
         at = f"@{summary['metrics'][0]['k']}"
@@ -240,6 +331,24 @@ def _print_summary(summary: dict[str, Any], home: Path) -> None:
     seconds = summary["seconds"]
     console.print("seconds: " + ", ".join(f"{step} {took:.1f}" for step, took in seconds.items()))
     console.print(f"{sum(seconds.values()):.0f} s in all; query it: {home / 'serving' / 'almanac.duckdb'} (read-only)")
+
+
+def _measured(result: dict[str, Any]) -> str:
+    """How many rows failed an expectation, of how many, or what was found instead."""
+    failed, checked, observed = (result.get(name) for name in ("failed", "checked", "observed"))
+    rows = f"{failed:,}{f' of {checked:,}' if checked else ''} rows" if failed else ""
+    found = f"found {observed}" if observed and observed != str(failed) else ""
+    return f" ({', '.join(filter(None, (rows, found)))})" if rows or found else ""
+
+
+def _left_out(source: Source, input_root: Path) -> str:
+    """The SELECTs whose files are not there, with what they lack."""
+    lacking = {
+        path.relative_to(source.folder): source.missing(path, input_root)
+        for paths in source.every_select.values()
+        for path in paths
+    }
+    return ", ".join(f"{path} (no {', '.join(globs)})" for path, globs in lacking.items() if globs)
 
 
 def _show(user: str, list_name: str, home: Path) -> None:

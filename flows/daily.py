@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import Any
@@ -79,7 +79,8 @@ def daily(config: RunConfig) -> dict[str, Any]:
             summary = _steps(config, source, home, input_root, as_of, run_id, started_at, seconds)
         except BaseException as error:
             status = "refused" if isinstance(error, DataRefused) else "failed"
-            runs.finish_run(home, run_id, status, _now(), seconds, None, f"{type(error).__name__}: {error}")
+            with suppress(AlmanacError):  # a disk too full for this must not hide what went wrong
+                runs.finish_run(home, run_id, status, _now(), seconds, None, f"{type(error).__name__}: {error}")
             raise
         runs.finish_run(home, run_id, "published", _now(), seconds, summary["model_version"], None)
         with _timed("report", seconds):

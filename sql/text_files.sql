@@ -3,33 +3,43 @@
 
 -- lines(files, charset): one row per line of the text files a glob finds, plain or compressed, whatever the lines hold.
 -- key: source_file, source_row (from 1)
+-- Files may be larger than memory: windows without partition and order stream, in the order of the files.
 create or replace temp macro lines(files, charset) as table
 select
     parse_filename(filename) as source_file,
-    position - min(position) over (partition by filename) + 1 as source_row,
+    position - max(first_position) over so_far + 1 as source_row,
     line,
 from (
     select
         filename,
-        row_number() over () as position,
-        coalesce(line, '') as line,
-    from read_csv(
-        files,
-        columns = {'line': 'VARCHAR'}, delim = chr(1), quote = '', escape = '', header = false, auto_detect = false,
-        encoding = charset, filename = true
+        position,
+        if(coalesce(lag(filename) over () = filename, false), null, position) as first_position,
+        line,
+    from (
+        select
+            filename,
+            row_number() over () as position,
+            coalesce(line, '') as line,
+        from read_csv(
+            files,
+            columns = {'line': 'VARCHAR'}, delim = chr(1), quote = '', escape = '', header = false, auto_detect = false,
+            encoding = charset, filename = true
+        )
     )
-);
+)
+window so_far as (rows between unbounded preceding and current row);  -- noqa: PRS
 
--- csv_lines(files, header): one row per line of UTF-8 text files after the first, which must be the header (else an error).
+-- csv_lines(files, header): one row per line of text files after the first, which must be the header, in any case (else an
+-- error); UTF-8 unless `charset` says otherwise.
 -- key: source_file, source_row (from 2)
-create or replace temp macro csv_lines(files, header) as table
+create or replace temp macro csv_lines(files, header, charset := 'utf-8') as table
 select *
-from lines(files, 'utf-8')
+from lines(files, charset)
 where
     if(
         source_row = 1,
         if(
-            line = header,
+            lower(line) = lower(header),
             false,
             error(source_file || ': its first line must be ''' || header || ''', found ''' || line[:200] || '''')
         ),

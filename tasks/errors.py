@@ -6,16 +6,23 @@ AlmanacError
 │   ├── ExpectationError   an expectation could not be evaluated, which is never a pass
 │   └── AuditError         the lists failed the checks before publication
 └── DataRefused         exit 3: the data is not fit to publish from; nothing published was changed
-    ├── ContractError      a file, a column or a type the source promises is missing
+    ├── ContractError      a file, a column or a type the source promises is missing, broken or empty
     ├── RejectLimitError   more rows are broken than the source allows
     └── DataQualityError   a critical expectation failed
 """
 
+import re
+
+LONGEST = 300  # characters of a library's message that a person is shown
+
 
 class AlmanacError(Exception):
-    """Base of all errors that carry a message for a person instead of a traceback."""
+    """Base of all errors that carry a message for a person instead of a traceback; what a file put into it stays harmless."""
 
     exit_code = 1
+
+    def __init__(self, message: str) -> None:
+        super().__init__("".join(sign if sign.isprintable() or sign == "\n" else "�" for sign in message))
 
 
 class UsageError(AlmanacError):
@@ -43,7 +50,7 @@ class DataRefused(AlmanacError):
 
 
 class ContractError(DataRefused):
-    """The input lacks a file, column or type that the source's SELECT reads."""
+    """The input lacks a file, column or type that the source's SELECT reads, or holds one that cannot be read."""
 
 
 class RejectLimitError(DataRefused):
@@ -52,3 +59,11 @@ class RejectLimitError(DataRefused):
 
 class DataQualityError(DataRefused):
     """A critical expectation about a whole table failed."""
+
+
+def brief(error: Exception) -> str:
+    """What a library's error says, in one short line: its first paragraph and the file, without the query."""
+    told = [line for line in str(error).split("\n\n")[0].splitlines() if not line.startswith("Original Line:")]
+    file = re.search(r"^ *file = (.+)$", str(error), re.MULTILINE)
+    line = " ".join(" ".join([*([f"{file[1]}:"] if file else []), *told]).split())
+    return line if len(line) <= LONGEST else line[: LONGEST - 1] + "…"

@@ -6,12 +6,10 @@ connection open: a cursor of the warehouse connection that the calling task hold
 
 from __future__ import annotations
 
-import atexit
 import contextlib
 import json
 import logging
 import os
-import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -82,13 +80,6 @@ class Result:
     failing_query: str | None  # SELECT of the failing rows' keys, where the expectation is about single rows
 
 
-@atexit.register
-def _quiet_exit() -> None:
-    """Keeps a known nothing off the terminal: at exit DuckDB's binding lists the types that this library's import holds."""
-    sys.stderr.flush()
-    os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
-
-
 def check(
     warehouse: DuckDBPyConnection, table: str, suite: Path, parameters: dict[str, Any], row_key: list[str]
 ) -> list[Result]:
@@ -131,13 +122,14 @@ def _read_result(table: str, result: Any) -> Result:
     what = config.type.removeprefix("expect_").removeprefix("column_values_to_")
     rule = (config.meta or {}).get("rule") or f"{config.kwargs.get('column', '')} {what}".strip()
     observed = found.get("observed_value")
+    failed = observed if config.type == "unexpected_rows_expectation" else found.get("unexpected_count")
     return Result(
         table_name=table,
         rule=rule,
         severity=str(getattr(config.severity, "value", config.severity)),
         success=bool(result.success),
         checked=found.get("element_count"),
-        failed=found.get("unexpected_count"),
+        failed=failed,
         observed=None if observed is None else str(observed),
         failing_query=found.get("unexpected_index_query"),
     )

@@ -46,7 +46,7 @@ def load_graph(warehouse: DuckDBPyConnection, as_of: date, event_types: tuple[st
             year_phase=_tensor(events["year_phase"], torch.float32),
             week_phase=_tensor(events["week_phase"], torch.float32),
         ),
-        item_age_days=_tensor(items["age_days"].fill_null(NEVER), torch.int32),
+        item_age_days=_tensor(items["age_days"], torch.int32),
         item_retired_age_days=_tensor(items["retired_age_days"].fill_null(-NEVER), torch.int32),
         item_features=_features(warehouse, "item", len(items)),
         user_features=_features(warehouse, "user", len(users)),

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import date, datetime
 from pathlib import Path
 
 import duckdb
 from duckdb import DuckDBPyConnection
 
-from tasks.errors import ContractError, RejectLimitError, RunError
+from tasks.errors import ContractError, RejectLimitError, RunError, brief
+from tasks.input_files import Sizes, input_sizes, refuse_changes, some
 from tasks.sources import CONTRACTS, DATE_COLUMN, PROVENANCE, Source
 from tasks.warehouse import (
     SQL,
     append,
     exists,
+    is_about_writing,
     open_warehouse,
     quoted,
     read_select,
@@ -24,14 +28,11 @@ from tasks.warehouse import (
     transaction,
 )
 
-UNREADABLE = (  # what DuckDB raises about the files and the SELECT over them
-    duckdb.BinderException,
-    duckdb.CatalogException,
-    duckdb.ConversionException,
-    duckdb.InvalidInputException,
-    duckdb.OutOfRangeException,
-    duckdb.PermissionException,
-    duckdb.IOException,
+NO_FAULT_OF_THE_INPUT = (
+    duckdb.FatalException,
+    duckdb.InternalException,
+    duckdb.InterruptException,
+    duckdb.OutOfMemoryException,
 )
 
 
@@ -39,21 +40,25 @@ def land(home: Path, source: Source, input_root: Path, as_of: date) -> dict[str,
     """Reads every adapter into `delivery.*` without changing a durable table; returns new or changed rows by table.
 
     Rows dated on or after `as_of` are counted and left in the files. Raises `ContractError` when a file, a column or a type
-    is missing.
+    is missing, a file is empty or broken, or changes while it is read; `RunError` when the home cannot be written.
     """
     new_rows = {}
+    sizes = input_sizes(input_root, home)
     selects = source.selects(input_root)
     with open_warehouse(home) as warehouse:
         _start_delivery(warehouse)
         restrict(warehouse, input_root, home)
         warehouse.execute((SQL / "text_files.sql").read_text())
         for table, paths in selects.items():
-            try:
+            with _reading(paths, input_root, home, sizes):
                 _open_adapter(warehouse, table, paths)
+                _count_rows(warehouse, table)
+        _refuse_silence(warehouse, selects, input_root, sizes)
+        for table, paths in selects.items():
+            with _reading(paths, input_root, home, sizes):
                 _land_table(warehouse, table, source, as_of)
-            except UNREADABLE as error:
-                raise ContractError(f"{source.name}/{table}.sql cannot read the input: {error}") from error
             new_rows[table] = scalar(warehouse, f"select count(*) from delivery.new_{table}")
+        refuse_changes(input_root, home, sizes)
     return new_rows
 
 
@@ -90,6 +95,43 @@ def source_snapshot(warehouse: DuckDBPyConnection, as_of: date) -> str:
         " where superseded_at is null and (delivery_date is null or delivery_date < $as_of)",
         as_of=as_of,
     )
+
+
+@contextmanager
+def _reading(paths: list[Path], input_root: Path, home: Path, sizes: Sizes) -> Iterator[None]:
+    """Turns what DuckDB says about input files and the SELECTs over them into a `ContractError`."""
+    try:
+        yield
+    except duckdb.Error as error:
+        if isinstance(error, NO_FAULT_OF_THE_INPUT) or is_about_writing(error):
+            raise
+        refuse_changes(input_root, home, sizes)
+        said = brief(error).replace(f"{input_root}/", "").rstrip(".")
+        raise ContractError(
+            f"{', '.join(map(str, paths))} cannot read the input: {said}. Fix the files in {input_root}, or the SELECT"
+        ) from error
+
+
+def _refuse_silence(warehouse: DuckDBPyConnection, selects: dict[str, list[Path]], root: Path, sizes: Sizes) -> None:
+    """An input without an interaction, and a delivered file that is still there but holds nothing any more, are faults."""
+    if not scalar(warehouse, "select count(*) from delivery.counts where table_name = 'interactions'"):
+        raise ContractError(
+            f"{root} holds no rows: {selects['interactions'][0]} found files, but nothing below their headers; "
+            "deliver them again"
+        )
+    known = warehouse.execute(
+        "select source_file, string_agg(distinct table_name, ', ' order by table_name) from raw.deliveries"
+        " where superseded_at is null and row_count > 0 and list_contains($tables, table_name)"
+        " and source_file not in (select source_file from delivery.counts) group by all order by all",
+        {"tables": list(selects)},
+    ).fetchall()
+    there = {name for path in sizes for name in (path.name, str(path.relative_to(root)))}
+    silent = [f"{file} ({tables})" for file, tables in known if file in there]
+    if silent:
+        raise ContractError(
+            f"{some(silent)} in {root} held rows before and holds none now; deliver it again, "
+            "or remove it: its rows stay as loaded"
+        )
 
 
 def _start_delivery(warehouse: DuckDBPyConnection) -> None:
@@ -136,20 +178,24 @@ def _checked_select(warehouse: DuckDBPyConnection, table: str, path: Path) -> st
     found.setdefault("raw_text", "VARCHAR")
     for column, kind in (CONTRACTS[table] | PROVENANCE).items():
         if found.get(column) != kind:
-            raise ContractError(f"{path}: column {column} must be {kind}, found {found.get(column, 'nothing')}")
+            raise ContractError(
+                f"{path}: column {column} must be {kind}, found {found.get(column, 'nothing')}; cast it there"
+            )
     return f"select *{raw_text} from ({query})"
 
 
-def _land_table(warehouse: DuckDBPyConnection, table: str, source: Source, as_of: date) -> None:
-    """Counts all rows of a table, lands those that may be new, and sorts its units into new, changed, unchanged, gone."""
-    set_variables(warehouse, as_of=as_of, table_name=table, adapter=f"adapter_{table}", landed=f"delivery.{table}")
-    names = scalar(
-        warehouse, f"select md5(string_agg(column_name, ',' order by column_name)) from (describe adapter_{table})"
-    )
-    set_variables(warehouse, columns=names[:8])
+def _count_rows(warehouse: DuckDBPyConnection, table: str) -> None:
+    set_variables(warehouse, adapter=f"adapter_{table}")
     counts = read_select(SQL / "delivery/counts.sql", warehouse)
     warehouse.execute(f"insert into delivery.counts by name select '{table}' as table_name, * from ({counts})")
 
+
+def _land_table(warehouse: DuckDBPyConnection, table: str, source: Source, as_of: date) -> None:
+    """Lands the rows of a table that may be new, and sorts its units into new, changed, unchanged, gone."""
+    names = scalar(
+        warehouse, f"select md5(string_agg(column_name, ',' order by column_name)) from (describe adapter_{table})"
+    )
+    set_variables(warehouse, as_of=as_of, table_name=table, landed=f"delivery.{table}", columns=names[:8])
     wanted = "delivery_date is null or delivery_date < getvariable('as_of')"
     if source.look_back_days is not None:
         _choose_units(warehouse, table, source.look_back_days, as_of)

@@ -20,7 +20,7 @@ from models.evaluation import MODEL, evaluate
 from models.gate import decide
 from models.graph import Graph
 from models.lists import lists
-from models.network import LISTS, learned_half_lives_days
+from models.network import LISTS, learned_half_lives_days, served_lists
 from models.network_ranker import NetworkRanker
 from models.ranking import Ranker
 from models.settings import ModelSettings
@@ -79,7 +79,8 @@ def train(
     """Trains on everything before `as_of`, stores the artifact and its `mart.models` row; returns the model version."""
     graph = _graph(home, source, as_of, device)
     with tqdm(desc="training", unit="step", disable=None) as bar:
-        network = fit(graph, source.horizon_days, settings, epochs=epochs, progress=_shown(bar))
+        names = served_lists(source.repeats)
+        network = fit(graph, source.horizon_days, settings, epochs=epochs, lists=names, progress=_shown(bar))
     with open_warehouse(home) as warehouse:
         _, items, entities = node_ids(warehouse)
     partial = home / "models" / f"{run_id}.partial"
@@ -114,12 +115,13 @@ def score(
     almanac = NetworkRanker(network, graph)
     with open_warehouse(home) as warehouse:
         ids = node_ids(warehouse)
-    frames = []
-    for name in tqdm(LISTS, desc="scoring", unit="list", disable=None):
+    frames = {}
+    for name in tqdm(served_lists(source.repeats), desc="scoring", unit="list", disable=None):
         ranker = (
             almanac if choice["rankers"][name] == MODEL else _baseline(choice, name, graph, source, network.settings)
         )
-        frames.append(_list_frame(lists(ranker, graph, top_k, name, source.repeats), name, ids))
+        frames[name] = _list_frame(lists(ranker, graph, top_k, name, source.repeats), ids)
+    frames = [frames.get(name, frames["discover"]).with_columns(list=pl.lit(name)) for name in LISTS]
     similar = _similar_frame(*similar_items(almanac, graph, top_k), ids[1])
     with open_warehouse(home) as warehouse:
         for table, frame in (("recommendations", pl.concat(frames)), ("item_recommendations", similar)):
@@ -154,7 +156,7 @@ def _append(warehouse, table: str, frame: pl.DataFrame, as_of: date) -> None:
     replace_partition(warehouse, table, "select * from frame", as_of=as_of)
 
 
-def _list_frame(rows, list_name: str, ids: tuple[list[str], list[str], list[str]]) -> pl.DataFrame:
+def _list_frame(rows, ids: tuple[list[str], list[str], list[str]]) -> pl.DataFrame:
     users, items, entities = (pl.Series(values, dtype=pl.String) for values in ids)
     frame = pl.DataFrame(
         {
@@ -174,7 +176,7 @@ def _list_frame(rows, list_name: str, ids: tuple[list[str], list[str], list[str]
     cause = items.gather(frame["reason_item"]) if len(items) else frame["reason_item"].cast(pl.String)
     fact = entities.gather(frame["reason_entity"]) if len(entities) else frame["reason_entity"].cast(pl.String)
     return frame.drop("reason_item", "reason_entity").with_columns(
-        reason_item_id=pl.Series(fact).zip_with(fact.is_not_null(), cause), list=pl.lit(list_name)
+        reason_item_id=pl.Series(fact).zip_with(fact.is_not_null(), cause)
     )
 
 

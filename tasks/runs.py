@@ -12,10 +12,10 @@ from typing import Any
 
 from duckdb import DuckDBPyConnection
 
-from tasks.errors import ContractError, UsageError
+from tasks.errors import ContractError, RunError, UsageError
 from tasks.ingest import source_snapshot
 from tasks.sources import Source
-from tasks.warehouse import SQL, exists, open_warehouse, read_home, scalar, transaction
+from tasks.warehouse import SQL, exists, open_warehouse, read_home, scalar, storing, transaction
 
 RUNS = (
     "run_id varchar, source varchar, as_of date, status varchar, started_at timestamp, finished_at timestamp,"
@@ -25,10 +25,19 @@ RUNS = (
 
 
 def check_request(home: Path, source: Source, input_root: Path) -> None:
-    """Raises before anything is made: `ContractError` without the input folder, `UsageError` for a home of another source."""
-    if not input_root.is_dir():
+    """Raises before anything is made: `ContractError` without a readable input folder, `RunError` without a writable home,
+    `UsageError` for a home of another source.
+    """
+    if not os.path.isdir(input_root):
         raise ContractError(
             f"{input_root} is no folder; --input takes the folder that holds the files of {source.name}"
+        )
+    if not os.access(input_root, os.R_OK | os.X_OK):
+        raise ContractError(f"{input_root} cannot be read by this user; let it read the folder and the files in it")
+    place = next(path for path in (home, *home.parents) if os.path.exists(path))
+    if not os.access(place, os.R_OK | os.W_OK | os.X_OK):
+        raise RunError(
+            f"{place} cannot be written by this user; let it write there, or choose another place with --home"
         )
     held = read_home(home)
     if held and (held["source"], held["input"]) != (source.name, str(input_root)):
@@ -48,8 +57,9 @@ def claim_home(home: Path, source: Source, input_root: Path, memory_limit: str, 
     if temp_directory:
         claim["temp_directory"] = str(temp_directory.resolve())
     partial = home / "home.json.partial"
-    partial.write_text(json.dumps(claim, indent=2) + "\n")
-    os.replace(partial, home / "home.json")
+    with storing(home):
+        partial.write_text(json.dumps(claim, indent=2) + "\n")
+        os.replace(partial, home / "home.json")
 
 
 def start_run(

@@ -12,7 +12,7 @@ from duckdb import DuckDBPyConnection
 from tasks.errors import DataQualityError
 from tasks.ingest import landed
 from tasks.sources import Source
-from tasks.warehouse import SQL, append, exists, open_warehouse, scalar, set_variables
+from tasks.warehouse import SQL, append, exists, open_warehouse, scalar, select, set_variables
 
 if TYPE_CHECKING:
     from tasks.expectations import Result
@@ -26,11 +26,16 @@ QUALITY = pa.schema(
 
 
 def validate_delivery(home: Path, source: Source, as_of: date, run_id: str) -> list[dict[str, Any]]:
-    """Checks new and changed rows; those that fail a critical expectation are named in `delivery.failures`."""
+    """Checks new and changed rows; those that fail a critical expectation are named in `delivery.failures`.
+
+    The results warn also of deferred rows so far ahead that their dates are most likely wrong.
+    """
     from tasks.expectations import check
 
     results: list[Result] = []
     with open_warehouse(home) as warehouse:
+        far_ahead = _far_ahead(warehouse, as_of)
+        record(warehouse, [far_ahead], run_id)
         for table in landed(warehouse):
             if not scalar(warehouse, f"select count(*) from delivery.new_{table}"):
                 continue
@@ -42,7 +47,7 @@ def validate_delivery(home: Path, source: Source, as_of: date, run_id: str) -> l
                 if result.severity == "critical" and not result.success:
                     _reject_rows(warehouse, table, result)
             results += found
-    return [vars(result) for result in results]
+    return [far_ahead] + [vars(result) for result in results]
 
 
 def validate_staging(home: Path, source: Source, as_of: date, run_id: str) -> list[dict[str, Any]]:
@@ -59,6 +64,14 @@ def validate_staging(home: Path, source: Source, as_of: date, run_id: str) -> li
         if result.severity == "critical" and not result.success:
             raise DataQualityError(_message(result, SUITES / f"{result.table_name}.json", run_id))
     return [vars(result) for result in results]
+
+
+def _far_ahead(warehouse: DuckDBPyConnection, as_of: date) -> dict[str, Any]:
+    files = select(warehouse, "delivery/far_ahead", as_of=as_of).to_pylist()
+    rows = sum(file["row_count"] for file in files)
+    told = [f"{file['table_name']}: {file['source_file']} from {file['first_date']}" for file in files[:3]]
+    result = {"table_name": "delivery.counts", "rule": "deferred rows lie more than a year ahead of all others"}
+    return result | {"severity": "warning", "success": not rows, "failed": rows, "observed": "; ".join(told) or None}
 
 
 def _parameters(source: Source, as_of: date) -> dict[str, Any]:

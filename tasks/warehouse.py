@@ -6,8 +6,12 @@ in the DuckDB shell after `set variable as_of = date '2011-08-08'`.
 
 from __future__ import annotations
 
+import atexit
 import fcntl
 import json
+import os
+import shutil
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,11 +21,18 @@ import duckdb
 import pyarrow as pa
 from duckdb import DuckDBPyConnection
 
-from tasks.errors import AlmanacError, ContractError, UsageError
+from tasks.errors import AlmanacError, ContractError, RunError, UsageError, brief
 
 SQL = Path(__file__).resolve().parent.parent / "sql"
 MEMORY_LIMIT = "2GB"
 SCHEMAS = ("delivery", "raw", "quarantine", "staging", "graph", "scored", "mart")
+
+
+@atexit.register
+def _quiet_exit() -> None:
+    """Keeps a known nothing off the terminal: at exit DuckDB's binding lists the types that other libraries hold."""
+    sys.stderr.flush()
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
 
 
 @contextmanager
@@ -45,7 +56,9 @@ def connect(
     try:
         connection = duckdb.connect(str(path or ":memory:"), read_only=read_only, config=config)
     except duckdb.IOException as error:
-        raise AlmanacError(f"{path} cannot be opened: {error}") from error
+        raise AlmanacError(
+            f"{path} cannot be opened: {brief(error)}. Let this user read and write it, or end the other"
+        ) from error
     try:
         connection.execute("set timezone = 'UTC'")
         connection.execute("set enable_progress_bar = false")
@@ -56,17 +69,42 @@ def connect(
 
 @contextmanager
 def open_warehouse(home: Path) -> Iterator[DuckDBPyConnection]:
-    """The home's `warehouse.duckdb` with its schemas, under the memory limit and spill folder of its `home.json`."""
+    """The home's `warehouse.duckdb` with its schemas, under the memory limit and spill folder of its `home.json`.
+
+    Raises `RunError` when the disk is full or closed to writing.
+    """
     settings = read_home(home)
     temp_directory = settings.get("temp_directory")
-    with connect(
-        home / "warehouse.duckdb",
-        memory_limit=settings.get("memory_limit", MEMORY_LIMIT),
-        temp_directory=Path(temp_directory) if temp_directory else None,
-    ) as warehouse:
+    options: dict[str, Any] = {
+        "memory_limit": settings.get("memory_limit", MEMORY_LIMIT),
+        "temp_directory": Path(temp_directory) if temp_directory else None,
+    }
+    with storing(home), connect(home / "warehouse.duckdb", **options) as warehouse:
         for schema in SCHEMAS:
             warehouse.execute(f"create schema if not exists {schema}")
         yield warehouse
+
+
+@contextmanager
+def storing(home: Path) -> Iterator[None]:
+    """Around a step that writes below a home: turns a full disk, a limit and a denied write into a `RunError`."""
+    try:
+        yield
+    except (OSError, duckdb.Error) as error:
+        elsewhere = isinstance(error, OSError) and error.filename and not str(error.filename).startswith(str(home))
+        if elsewhere or not (isinstance(error, OSError) or is_about_writing(error)):
+            raise
+        raise RunError(
+            f"{home} cannot be written: {brief(error)} ({shutil.disk_usage(home).free / 1e9:,.1f} GB are free). "
+            f"Nothing published was changed; make room, or lift the limit or the permission, then run again"
+        ) from error
+
+
+def is_about_writing(error: Exception) -> bool:
+    """DuckDB has no class of its own for a disk that is full or closed to it."""
+    return isinstance(error, duckdb.FatalException) or any(
+        words in str(error) for words in ("Could not write", "Failed to commit")
+    )
 
 
 def read_home(home: Path) -> dict[str, str]:

@@ -126,13 +126,22 @@ def test_attributes_are_the_newest_version_known_before_the_date(stage: Callable
         assert tiny.rows("select category, since from staging.attributes") == [(country, since)]
 
 
-def test_an_undated_version_counts_as_always_known_and_older_than_every_dated_one(
+def test_undated_attributes_count_as_always_known_of_users_known_by_a_date_or_an_event(
     stage: Callable[..., TinySource],
 ) -> None:
-    tiny = stage(users=[user(since="", country="FR"), user(since="2024-03-01", country="DE"), user("u2", since="")])
+    tiny = stage(
+        users=[
+            user(since="", country="FR"),
+            user(since="2024-03-01", country="DE"),
+            user("u2", since=""),
+            user("u3", since=""),
+        ],
+        interactions=[event(), event(user="u2")],
+    )
     assert tiny.rows("select user_id, country from staging.users order by all") == [("u1", "DE"), ("u2", "FR")]
-    assert tiny.rows("select age_days from graph.user_nodes") == [(None,), (None,)]
+    assert tiny.rows("select age_days from graph.user_nodes order by user_index") == [(31,), (31,)]
     assert tiny.rows("select since from staging.attributes where node_id = 'u2'") == [(None,)]
+    assert tiny.rows("select * from staging.attributes where node_id = 'u3'") == []
 
 
 def test_an_item_is_known_from_launch_or_first_event_whichever_comes_first(stage: Callable[..., TinySource]) -> None:

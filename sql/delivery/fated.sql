@@ -5,8 +5,8 @@ with failures as (
     select
         source_file,
         source_row,
-        min(rule) as rule,
-        min_by(reason, rule) as reason,
+        min_by(rule, (rule != 'unreadable', rule)) as rule,
+        min_by(reason, (rule != 'unreadable', rule)) as reason,
     from delivery.failures
     where table_name = getvariable('table_name')
     group by source_file, source_row

@@ -21,10 +21,7 @@ known as (
     where
         table_name = getvariable('table_name')
         and (delivery_date is null or delivery_date < getvariable('as_of'))
-        and source_file in (
-            select source_file from delivery.counts
-            where table_name = getvariable('table_name')
-        )
+        and source_file in (select source_file from delivery.counts)
     qualify row_number() over (partition by source_file, delivery_date order by loaded_at desc, version desc) = 1
 ),
 

@@ -3,7 +3,7 @@
 select
     row_number() over (order by user_id) - 1 as user_index,
     user_id,
-    getvariable('as_of') - nullif(valid_from, '-infinity') as age_days,
+    getvariable('as_of') - valid_from as age_days,
     coalesce(json_extract_string(to_json(users), cast(getvariable('segment_column') as varchar)), '') as segment,
 from staging.users as users
 order by user_index

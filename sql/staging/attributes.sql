@@ -1,5 +1,5 @@
--- One row per user or item, attribute and value known before as_of: text and each member of a list is a category; a number,
--- and the age in days of a date before as_of, stays a number and is in the category of its eighth among its like.
+-- One row per known user or item, attribute and value known before as_of: text and each member of a list is a category; a
+-- number, and the age in days of a date before as_of, stays a number and is in the category of its eighth among its like.
 -- `since` is the first day this value was known (null = undated).
 -- key: node_kind, node_id, attribute, category
 with versions as (
@@ -15,6 +15,7 @@ with versions as (
     where
         superseded_at is null and excluded_because is null
         and (valid_from is null or valid_from < getvariable('as_of'))
+        and user_id in (select user_id from staging.users)
     union all
     select
         'item' as node_kind,
@@ -28,6 +29,7 @@ with versions as (
     where
         superseded_at is null and excluded_because is null
         and (valid_from is null or valid_from < getvariable('as_of'))
+        and item_id in (select item_id from staging.items)
 ),
 
 fields as (

@@ -1,8 +1,7 @@
 -- One row per fact known before as_of; since = null: undated, taken as always known.
 -- key: subject, relation, object
--- A subject that is neither a known item nor told of by another fact is out of any item's reach, e.g. an item launched
--- later: its facts wait.
-with facts as (
+-- A subject that no chain of facts leads to from a known item waits: an item launched later does not bring its facts along.
+with recursive facts as (
     select *
     from raw.facts
     where
@@ -15,8 +14,9 @@ reachable as (
     select item_id as subject
     from staging.items
     union
-    select object as subject
+    select facts.object as subject
     from facts
+    inner join reachable on facts.subject = reachable.subject
 )
 
 select

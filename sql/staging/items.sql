@@ -1,4 +1,5 @@
 -- One row per item known before as_of, with the newest attributes known by then; valid_to = no longer offered from then on.
+-- Without a date of its own, an item is known from the first event on.
 -- key: item_id
 with versions as (
     select *
@@ -23,12 +24,13 @@ attributes as (
 known as (
     select
         item_id,
-        min(coalesce(valid_from, '-infinity')) as valid_from,
+        min(valid_from) as valid_from,
     from (
         select
             item_id,
             valid_from,
         from versions
+        where valid_from is not null
         union all
         select
             item_id,

@@ -1,4 +1,5 @@
 -- One row per user known before as_of, with the newest attributes known by then.
+-- Without a date of its own, a user is known from the first event on.
 -- key: user_id
 with versions as (
     select *
@@ -23,12 +24,13 @@ attributes as (
 known as (
     select
         user_id,
-        min(coalesce(valid_from, '-infinity')) as valid_from,
+        min(valid_from) as valid_from,
     from (
         select
             user_id,
             valid_from,
         from versions
+        where valid_from is not null
         union all
         select
             user_id,

@@ -5,7 +5,7 @@ with lines as (
         upper(trim(stockcode)) as item_id,
         try_cast(try_cast(invoicedate as timestamp) as date) as valid_from,
         trim(description) as description,
-        cast(floor(log2(try_cast(price as double))) as integer) as price_band,
+        try_cast(floor(log2(try_cast(price as double))) as integer) as price_band,
         parse_filename(filename) as source_file,
         file_row_number as source_row,
         file_row_number * 1024 + hash(parse_filename(filename)) % 1024 as line,  -- of several files on one day
@@ -14,7 +14,7 @@ with lines as (
         "Customer ID" is not null
         and invoice not like 'C%'
         and try_cast(quantity as bigint) > 0
-        and try_cast(price as double) > 0
+        and try_cast(price as double) > 0 and isfinite(try_cast(price as double))
 ),
 
 days as (

@@ -1,8 +1,7 @@
 -- One row per customer and day on which the country of the customer's invoices changed.
 with lines as (
     select
-        cast(try_cast(try_cast(nullif(trim(cast("Customer ID" as varchar)), 'nan') as double) as bigint) as varchar)
-            as user_id,
+        nullif(regexp_extract(trim(cast("Customer ID" as varchar)), '^([1-9]\d*)(\.0)?$', 1), '') as user_id,
         try_cast(try_cast(invoicedate as timestamp) as date) as valid_from,
         trim(country) as country,
         parse_filename(filename) as source_file,

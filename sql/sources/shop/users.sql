@@ -19,6 +19,7 @@ select
     age,
     signup_date,
     cast(null as varchar) as excluded_because,
+    case when age < 0 then cast(to_json(struct_pack(user_id, country, age)) as varchar) end as raw_text,
     parse_filename(filename) as source_file,
     file_row_number as source_row,
 from customers

@@ -1,0 +1,32 @@
+-- One row per line of u.data: user, film, stars 1 to 5, second since 1970, between tabs and without header.
+-- key: source_file, source_row
+-- A line is whole or unreadable. MovieLens opened in 1995: seconds from then until 2033 can be a time.
+with lines as (
+    select
+        *,
+        string_split(line, chr(9)) as field,
+    from lines(getvariable('input') || '/u.data', 'utf-8')
+),
+
+ratings as (
+    select
+        *,
+        try_cast(field[4] as bigint) as seconds,
+        case when seconds between 800000000 and 1999999999 then make_timestamp(seconds * 1000000) end as rated_at,
+    from lines
+)
+
+select
+    field[1] as user_id,
+    field[2] as item_id,
+    'rating' as event_type,
+    rated_at as occurred_at,
+    cast(rated_at as date) as event_date,
+    try_cast(field[3] as double) as value,
+    cast(null as varchar) as excluded_because,
+    case
+        when not regexp_full_match(line, '[1-9]\d{0,7}\t[1-9]\d{0,7}\t[1-5]\t\d{9,10}') or rated_at is null then line
+    end as raw_text,
+    source_file,
+    source_row,
+from ratings
