@@ -7,7 +7,7 @@ export ALMANAC_DATA ?= $(abspath ../shared/data)
 endif
 BIN := .venv/bin
 
-.PHONY: setup demo test check format bench clean
+.PHONY: setup demo test check format bench corrupt clean
 
 setup: .venv/installed
 
@@ -36,6 +36,9 @@ format: setup
 bench: setup
 	$(BIN)/python -m benchmarks.quality
 	$(BIN)/python -m benchmarks.ingest
+
+corrupt: setup
+	$(BIN)/python -m benchmarks.corrupt
 
 clean:
 	rm -rf .venv .almanac .almanac-demo

@@ -28,8 +28,8 @@ select
     launch_date,
     cast(null as varchar) as excluded_because,
     case
-        when not (isfinite(price) and price >= 0)
-            then cast(to_json(struct_pack(item_id, name, category, brand, price)) as varchar)
+        when not (isfinite(price) and price >= 0) or retired_date < launch_date
+            then cast(to_json(struct_pack(item_id, name, category, brand, price, launch_date, retired_date)) as varchar)
     end as raw_text,
     parse_filename(filename) as source_file,
     file_row_number as source_row,
