@@ -118,7 +118,7 @@ def _steps(
     with _timed("judge", seconds):
         choice = judge(home, source, as_of, config.model, top_k, device, run_id)
     with _timed("train", seconds):
-        version = train(home, source, as_of, config.model, choice["epochs"], device, run_id, started_at)
+        version = train(home, source, as_of, choice, device, run_id, started_at)
     with _timed("score", seconds):
         score(home, source, as_of, top_k, choice, version, device, run_id)
     with _timed("audit", seconds):

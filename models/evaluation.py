@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import date
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -20,8 +21,10 @@ from models.timeline import Timeline
 from models.training import Progress, fit
 
 MOST_HOLDOUTS = 4
-MOST_USERS = 5000  # of one holdout, drawn at random: enough to tell rankers apart
+MOST_USERS = 2000  # of one holdout, drawn at random: enough to tell rankers apart
+TASTE_SHARES = (1.0, 0.7, 0.5, 0.25)  # of the trained temperature: what was learned by heart counts less on later dates
 MODEL = "almanac"
+Option = float | tuple[int, int, float]  # half-life of a baseline; variant, epochs and taste share of the network
 
 
 @dataclass(frozen=True)
@@ -46,7 +49,9 @@ class Evaluation:
     rows: tuple[MetricRow, ...]
     user_index: dict[str, Tensor]  # list → int64 [N], one entry per user and holdout
     user_ndcg: dict[str, dict[str, Tensor]]  # list → ranker → float32 [N]
+    settings: ModelSettings  # of the network to publish: the hops that the holdouts do better with
     epochs: int  # of the network to publish
+    taste_share: float  # of its trained temperature
     options: dict[str, dict[str, float]]  # list → baseline → half-life in horizons (epochs for repeat_trend)
 
 
@@ -63,12 +68,12 @@ class Holdout:
 class Trials:
     """Metrics of one ranker: option → list → one dict per holdout of per-user values."""
 
-    measured: dict[float, dict[str, list[dict[str, Tensor]]]] = field(default_factory=dict)
+    measured: dict[Option, dict[str, list[dict[str, Tensor]]]] = field(default_factory=dict)
 
-    def add(self, option: float, list_name: str, metrics: dict[str, Tensor]) -> None:
+    def add(self, option: Option, list_name: str, metrics: dict[str, Tensor]) -> None:
         self.measured.setdefault(option, {}).setdefault(list_name, []).append(metrics)
 
-    def best(self, lists: tuple[str, ...], holdouts: list[int]) -> float:
+    def best(self, lists: tuple[str, ...], holdouts: list[int]) -> Any:
         """The option with the best NDCG over these lists (each relative to its best) and holdouts; ties: the first."""
         total = torch.zeros(len(self.measured), dtype=torch.float64)
         for list_name in lists:
@@ -78,7 +83,7 @@ class Trials:
             total += pooled / pooled.max().clamp(min=1e-12)
         return list(self.measured)[int(total.argmax())]
 
-    def cross_fitted(self, lists: tuple[str, ...], holdout_count: int) -> list[float]:
+    def cross_fitted(self, lists: tuple[str, ...], holdout_count: int) -> list[Any]:
         """For each holdout the option that is best on the others; a single holdout has none and chooses for itself."""
         everyone = list(range(holdout_count))
         return [self.best(lists, [other for other in everyone if other != number] or everyone) for number in everyone]
@@ -101,7 +106,8 @@ def evaluate(
     holdouts, back_days = _holdouts(graph, horizon_days, names[0], settings.seed)
     contenders = [name for name, baseline in BASELINES.items() if graph.item_count <= baseline.most_items]
     trials = {name: Trials() for name in (MODEL, *contenders)}
-    done, total = 0, settings.epochs + len(contenders)
+    variants = _variants(graph, settings)
+    done, total = 0, len(variants) * settings.epochs + len(contenders)
 
     def step() -> None:
         nonlocal done
@@ -109,28 +115,41 @@ def evaluate(
         if progress:
             progress(done, total)
 
-    def measure(name: str, option: float, refresh: Callable[[Graph], Ranker]) -> None:
+    def measure(name: str, option: Option, refresh: Callable[[Graph], Ranker]) -> None:
         for holdout in holdouts:
             ranker = refresh(holdout.graph)
             for list_name in names:
-                trials[name].add(option, list_name, _metrics(ranker, holdout, list_name, k))
-
-    timelines: dict[date, Timeline] = {}  # sorted once for all epochs
-
-    def on_epoch(epoch: int, network: Network) -> None:
-        for holdout in () if timelines else holdouts:
-            timelines[holdout.graph.as_of] = Timeline(holdout.graph, horizon_days, settings)
-        measure(MODEL, epoch, lambda now: NetworkRanker(network, now, timeline=timelines[now.as_of]))
-        step()
+                trials[name].add(option, list_name, metrics(ranker, holdout, list_name, k))
 
     if holdouts:
         before = graph.back(back_days)
-        fit(before, horizon_days, settings, epochs=settings.epochs, lists=names, on_epoch=on_epoch)
+        for number, variant in enumerate(variants):
+            timelines = {holdout.graph.as_of: Timeline(holdout.graph, horizon_days, variant) for holdout in holdouts}
+
+            def on_epoch(epoch: int, network: Network, number=number, timelines=timelines) -> None:
+                for share in TASTE_SHARES:
+                    scaled = network.with_taste(share)
+                    option = (number, epoch, share)
+                    measure(
+                        MODEL,
+                        option,
+                        lambda now, scaled=scaled: NetworkRanker(scaled, now, timeline=timelines[now.as_of]),
+                    )
+                step()
+
+            fit(before, horizon_days, variant, epochs=settings.epochs, lists=names, on_epoch=on_epoch)
         for name in contenders:
             for option in BASELINES[name].options:
                 measure(name, option, BASELINES[name].fit(before, horizon_days, settings, option))
             step()
-    return _chosen(holdouts, trials, k, repeats, settings)
+    return _chosen(holdouts, trials, k, repeats, variants)
+
+
+def _variants(graph: Graph, settings: ModelSettings) -> list[ModelSettings]:
+    """The settings, and the same without one kind of hop for each kind the graph has edges of."""
+    edges = {"facts": (graph.item_entities, graph.user_entities), "friends": (graph.user_users,)}
+    there = [hop for hop, kinds in edges.items() if getattr(settings, hop) and any(len(kind.weight) for kind in kinds)]
+    return [settings, *(settings.model_copy(update={hop: False}) for hop in there)]
 
 
 def _holdouts(graph: Graph, horizon_days: int, widest: str, seed: int) -> tuple[list[Holdout], int]:
@@ -139,18 +158,19 @@ def _holdouts(graph: Graph, horizon_days: int, widest: str, seed: int) -> tuple[
     Also how many days before as_of the first begins. Horizons with nothing to find for the `widest` list are left out.
     """
     count = max(0, min(MOST_HOLDOUTS, (graph.oldest_days - 1) // horizon_days - 1))
-    holdouts = [_holdout(graph, horizon_days, number * horizon_days, seed) for number in range(count, 0, -1)]
+    holdouts = [holdout(graph, horizon_days, number * horizon_days, MOST_USERS, seed) for number in range(count, 0, -1)]
     return [holdout for holdout in holdouts if len(holdout.users[widest])], count * horizon_days
 
 
-def _holdout(graph: Graph, horizon_days: int, back_days: int, seed: int) -> Holdout:
+def holdout(graph: Graph, horizon_days: int, back_days: int, most_users: int, seed: int = 0) -> Holdout:
+    """The horizon that begins `back_days` before the graph's date, with at most so many users, drawn at random."""
     now = graph.back(back_days)
     user, item = graph.targets(horizon_days, back_days)
     events = now.interactions
     kept = torch.isin(user, events.user_index) & now.live_items[item]
     user, item = user[kept], item[kept]
     everyone = torch.unique(user)
-    drawn = torch.randperm(len(everyone), generator=torch.Generator().manual_seed(seed))[:MOST_USERS]
+    drawn = torch.randperm(len(everyone), generator=torch.Generator().manual_seed(seed))[:most_users]
     kept = torch.isin(user, everyone[drawn.to(user.device)])
     user, item = user[kept], item[kept]
     new = ~torch.isin(user * graph.item_count + item, events.user_index * graph.item_count + events.item_index)
@@ -158,7 +178,8 @@ def _holdout(graph: Graph, horizon_days: int, back_days: int, seed: int) -> Hold
     return Holdout(now, {name: torch.unique(pair[0]) for name, pair in truth.items()}, truth)
 
 
-def _metrics(ranker: Ranker, holdout: Holdout, list_name: str, k: int) -> dict[str, Tensor]:
+def metrics(ranker: Ranker, holdout: Holdout, list_name: str, k: int) -> dict[str, Tensor]:
+    """Each metric at k of each user with something to find in the holdout: float32 [U], and the coverage of their lists."""
     users, (truth_user, truth_item) = holdout.users[list_name], holdout.truth[list_name]
     items, _ = top_k(ranker, holdout.graph, users, k, list_name, repeats=True)
     hit, count = hits(items, users, truth_user, truth_item, holdout.graph.item_count)
@@ -167,7 +188,7 @@ def _metrics(ranker: Ranker, holdout: Holdout, list_name: str, k: int) -> dict[s
 
 
 def _chosen(
-    holdouts: list[Holdout], trials: dict[str, Trials], k: int, repeats: bool, settings: ModelSettings
+    holdouts: list[Holdout], trials: dict[str, Trials], k: int, repeats: bool, variants: list[ModelSettings]
 ) -> Evaluation:
     trials = trials if holdouts else {}
     everyone = list(range(len(holdouts)))
@@ -184,6 +205,8 @@ def _chosen(
                 for metric, values in metrics.items() if users else ():
                     rows.append(MetricRow(list_name, ranker, holdout.graph.as_of, metric, float(values.mean()), users))
     none = torch.zeros(0, dtype=torch.int64)
+    unjudged = (0, variants[0].epochs, 1.0)
+    variant, epochs, share = trials[MODEL].best(served_lists(repeats), everyone) if holdouts else unjudged
     users_of = {name: [holdout.users[judged[name]].cpu() for holdout in holdouts] for name in LISTS}
     return Evaluation(
         k=k,
@@ -192,7 +215,9 @@ def _chosen(
         rows=tuple(rows),
         user_index={name: torch.cat([none, *users]) for name, users in users_of.items()},
         user_ndcg=ndcg,
-        epochs=int(trials[MODEL].best(served_lists(repeats), everyone)) if holdouts else settings.epochs,
+        settings=variants[variant],
+        epochs=epochs,
+        taste_share=share,
         options={
             name: {ranker: trial.best((judged[name],), everyone) for ranker, trial in trials.items() if ranker != MODEL}
             for name in LISTS

@@ -6,8 +6,9 @@ earlier, so snapshots to learn from and holdouts to be judged on come from one o
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, is_dataclass, replace
 from datetime import date, timedelta
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -49,6 +50,33 @@ class Edges:
 
 
 @dataclass(frozen=True)
+class Context:
+    """Dated series: what is or was said of a day, in one or more versions."""
+
+    series: tuple[str, ...]
+    series_index: Tensor  # int64 [R], position in series
+    day_age_days: Tensor  # int32 [R], of the day the row is about; 0 or below = today or ahead
+    known_age_days: Tensor  # int32 [R], since when the row is known; NEVER = always
+    value: Tensor  # float64 [R]
+
+    def back(self, days: int) -> Context:
+        """What was known `days` earlier, ages counted from that date."""
+        keep = self.known_age_days > days
+        known = self.known_age_days[keep]
+        return Context(
+            self.series,
+            self.series_index[keep],
+            self.day_age_days[keep] - days,
+            torch.where(known < NEVER, known - days, known),
+            self.value[keep],
+        )
+
+
+_NO_DAYS = torch.zeros(0, dtype=torch.int32)
+NO_CONTEXT = Context((), _NO_DAYS.long(), _NO_DAYS, _NO_DAYS, _NO_DAYS.double())
+
+
+@dataclass(frozen=True)
 class Graph:
     """Everything known before `as_of`, as tensors over users 0..U-1, items 0..I-1 and entities 0..N-1.
 
@@ -71,6 +99,7 @@ class Graph:
     user_entities: Edges  # user -> entity
     entity_entities: Edges  # entity -> entity
     user_users: Edges  # user -> user, social
+    context: Context = NO_CONTEXT
 
     @property
     def oldest_days(self) -> int:
@@ -85,14 +114,14 @@ class Graph:
     def to(self, device: torch.device | str) -> Graph:
         """The same graph with every tensor on `device`."""
 
-        def moved(value: object) -> object:
+        def moved(value: Any) -> Any:
             if isinstance(value, Tensor):
                 return value.to(device)
-            if isinstance(value, Interactions | Edges):
-                return type(value)(**{name: column.to(device) for name, column in vars(value).items()})
+            if is_dataclass(value):
+                return type(value)(**{name: moved(part) for name, part in vars(value).items()})
             return value
 
-        return Graph(**{name: moved(value) for name, value in vars(self).items()})  # pyright: ignore[reportArgumentType]
+        return moved(self)
 
     def back(self, days: int) -> Graph:
         """The graph as of `days` earlier: later events, items and edges gone, all ages counted from that date."""
@@ -114,6 +143,7 @@ class Graph:
             user_entities=earlier(self.user_entities),
             entity_entities=earlier(self.entity_entities),
             user_users=earlier(self.user_users),
+            context=self.context.back(days),
         )
 
     def targets(self, horizon_days: int, back_days: int) -> tuple[Tensor, Tensor]:

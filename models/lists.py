@@ -23,7 +23,7 @@ class Lists:
     item_index: Tensor  # int64 [N]
     score: Tensor  # float32 [N], does not rise with rank
     ranker: list[str]  # [N]
-    reason: list[str]  # [N]: taste, fact, repeat, trend, season or segment
+    reason: list[str]  # [N]: taste, fact, repeat, trend, season, context or segment
     reason_item_index: Tensor  # int64 [N]
     reason_entity_index: Tensor  # int64 [N]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from copy import deepcopy
 from dataclasses import dataclass
 from math import log
 
@@ -12,7 +13,7 @@ from torch.nn.functional import dropout, normalize
 from models.kernels import decay
 from models.propagation import propagate
 from models.settings import ModelSettings
-from models.timeline import Snapshot
+from models.timeline import CONTEXT, EARLIER_YEARS, RECENT, Snapshot
 
 LISTS = ("for_you", "discover")  # the two heads: the same parts, each with its own calibration
 REPEAT_HALF_LIVES_DAYS = (7.0, 60.0)  # where the learned half-lives start
@@ -68,6 +69,13 @@ class Network(nn.Module):
         """The few numbers that all users and items share."""
         return [self.mix, self.near, self.log_temperature, self.trend, self.log_half_life, self.log_repeat]
 
+    def with_taste(self, share: float) -> Network:
+        """The same network, whose taste counts so much of what it was trained to."""
+        network = deepcopy(self)
+        with torch.no_grad():
+            network.log_temperature += log(share)
+        return network
+
     def entity_embeddings(self, snapshot: Snapshot) -> Tensor:
         """Own embedding plus the mean of the linked entities: float32 [N, D]."""
         hop = snapshot.entity_entities
@@ -101,10 +109,13 @@ class Network(nn.Module):
         ]
         return torch.stack(mixed)
 
-    def trends(self, snapshot: Snapshot) -> tuple[Tensor, Tensor]:
-        """Σ_w p_w log(1 + pop_w) over the recent windows, and over those of the earlier years: float32 [2, I] each."""
-        recent, earlier = self.trend * snapshot.trend_is_recent, self.trend * ~snapshot.trend_is_recent
-        return recent @ snapshot.trend.T, earlier @ snapshot.trend.T
+    def trends(self, snapshot: Snapshot) -> tuple[Tensor, ...]:
+        """Σ_w p_w log(1 + pop_w) of the recent windows, that of the earlier years', and the context's part.
+
+        float32 [2, I] each.
+        """
+        parts = (RECENT, EARLIER_YEARS, CONTEXT)
+        return tuple((self.trend * (snapshot.trend_part == part)) @ snapshot.trend.T for part in parts)
 
     def repeats(self, snapshot: Snapshot) -> Tensor:
         """log(1 + Σ_events Σ_m r_m strength 2^(−age/h_m)) of each pair of the history: float32 [P].
@@ -119,8 +130,8 @@ class Network(nn.Module):
 
     def item_side(self, snapshot: Snapshot) -> ItemSide:
         """Embeddings and trends, which all users of a date share."""
-        recent, earlier = self.trends(snapshot)
-        trend = torch.where(snapshot.live, recent + earlier, -torch.inf)
+        recent, earlier, context = self.trends(snapshot)
+        trend = torch.where(snapshot.live, recent + earlier + context, -torch.inf)
         if not self.settings.taste:
             return ItemSide(self.item, self.item, trend)
         items = self.item_embeddings(snapshot)

@@ -11,9 +11,10 @@ from torch.nn.functional import normalize
 from models.graph import Graph
 from models.network import LISTS, ItemSide, Network
 from models.propagation import offsets, ranges
+from models.ranking import in_threads
 from models.timeline import Snapshot, Timeline
 
-USERS_PER_CHUNK = 512
+USERS_PER_CHUNK = 1024
 AVERAGE_USERS = 1024
 NONE = -1
 
@@ -41,9 +42,9 @@ class NetworkRanker:
     @torch.no_grad()
     def scores(self, users: Tensor, list_name: str) -> Tensor:
         """float32 [B, I]; items not live have −∞. users: int64 [B], ascending."""
-        parts = users.split(USERS_PER_CHUNK)
         shared = (list_name,), self.items, self.average
-        return torch.cat([self.network(self.timeline.at(0, part), *shared)[0] for part in parts])
+        parts = [self.network(self.timeline.at(0, part), *shared)[0] for part in users.split(USERS_PER_CHUNK)]
+        return parts[0] if len(parts) == 1 else torch.cat(parts)
 
     @torch.no_grad()
     def explain(self, users: Tensor, items: Tensor, list_name: str) -> tuple[list[str], Tensor, Tensor]:
@@ -52,14 +53,22 @@ class NetworkRanker:
         users: int64 [N], ascending; items: int64 [N]. An own event is a "repeat", its item the reason; "taste" names the
         item of the history that adds most, or is a "fact" where the item's entities say more than the item itself.
         """
+        if not len(users):
+            return [], torch.full_like(items, NONE), torch.full_like(items, NONE)
         head = LISTS.index(list_name)
-        reasons, reason_item, reason_entity = [], torch.full_like(items, NONE), torch.full_like(items, NONE)
-        for part in torch.unique(users).split(USERS_PER_CHUNK) if len(users) else ():
-            inside = (users >= part[0]) & (users <= part[-1])
-            pairs = _Pairs(self, self.timeline.at(0, part), head, users[inside], items[inside])
-            names, reason_item[inside], reason_entity[inside] = pairs.reasons()
-            reasons += names
-        return reasons, reason_item, reason_entity
+        _ = self.items, self.average  # once, before the threads
+
+        @torch.no_grad()
+        def explained(part: Tensor) -> tuple[list[str], Tensor, Tensor]:
+            inside = slice(
+                *torch.searchsorted(users, part[[0, -1]] + torch.tensor([0, 1], device=part.device)).tolist()
+            )
+            return _Pairs(self, self.timeline.at(0, part), head, users[inside], items[inside]).reasons()
+
+        reasons, reason_item, reason_entity = zip(
+            *in_threads(explained, torch.unique(users).split(USERS_PER_CHUNK)), strict=True
+        )
+        return [reason for part in reasons for reason in part], torch.cat(reason_item), torch.cat(reason_entity)
 
 
 class _Pairs:
@@ -102,16 +111,21 @@ class _Pairs:
         return reasons, reason_item, torch.where(is_fact, entity, none)
 
     def _parts(self) -> dict[str, Tensor]:
-        """Trend and season minus their mean over the live items, and repeat, −∞ for a first time: float32 [N] each."""
+        """Trend, season and context minus their mean over the live items, and repeat: float32 [N] each.
+
+        −∞ are the repeat of a first time and a context that lifts nothing.
+        """
         network, snapshot = self.network, self.snapshot
-        recent, earlier = (part[self.head] - part[self.head, snapshot.live].mean() for part in network.trends(snapshot))
+        trends = [part[self.head] - part[self.head, snapshot.live].mean() for part in network.trends(snapshot)]
+        recent, earlier, context = (part[self.item] for part in trends)
         repeat = torch.full((len(self.row),), -torch.inf, device=self.row.device)
         _, seen = snapshot.seen()
         if LISTS[self.head] == "for_you" and len(seen):
             pair = self.row * len(snapshot.live) + self.item
             position = torch.searchsorted(seen, pair).clamp(max=len(seen) - 1)
             repeat = torch.where(seen[position] == pair, network.repeats(snapshot)[position], repeat)
-        return {"trend": recent[self.item], "season": earlier[self.item], "repeat": repeat}
+        context = torch.where(context > 0, context, -torch.inf)
+        return {"trend": recent, "season": earlier, "repeat": repeat, "context": context}
 
     def _taste(self) -> Tensor:
         """Taste minus the user's mean over the live items: float32 [N]."""

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Protocol
+import os
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Protocol, TypeVar
 
 import torch
 from torch import Tensor
@@ -14,6 +17,8 @@ LOWEST = torch.finfo(torch.float32).min  # what a ranker's −∞ counts as: las
 TIED_ROWS = 32  # at a time, to stay in the processor's cache
 CHUNK_SCORES = 2**24  # float32 scores of one chunk of users: 64 MB
 
+Result = TypeVar("Result")
+
 
 class Ranker(Protocol):
     """Whatever can order the items for users, as of one graph's date."""
@@ -22,7 +27,7 @@ class Ranker(Protocol):
     def name(self) -> str: ...
 
     def scores(self, users: Tensor, list_name: str) -> Tensor:
-        """float32 [B, I], higher is better, before any mask. users: int64 [B], ascending."""
+        """float32 [B, I], higher is better, before any mask; the caller may write to it. users: int64 [B], ascending."""
         ...
 
     def explain(self, users: Tensor, items: Tensor, list_name: str) -> tuple[list[str], Tensor, Tensor]:
@@ -39,20 +44,28 @@ def top_k(ranker: Ranker, graph: Graph, users: Tensor, k: int, list_name: str, r
     seen_left_out = list_name == "discover" or not repeats
     events = graph.interactions
     user_offsets = offsets(events.user_index, graph.user_count)
-    items = torch.full((len(users), k), -1, dtype=torch.int64, device=users.device)
-    scores = torch.full((len(users), k), -torch.inf, device=users.device)
     width = min(k, graph.item_count)
     dead = ~graph.live_items
-    start = 0
-    for chunk in users.split(max(1, CHUNK_SCORES // max(1, graph.item_count))):
-        eligible = ranker.scores(chunk, list_name).clamp(min=LOWEST).masked_fill_(dead, -torch.inf)
+
+    def best_of(chunk: Tensor) -> tuple[Tensor, Tensor]:
+        eligible = ranker.scores(chunk, list_name).clamp_(min=LOWEST).masked_fill_(dead, -torch.inf)
         if seen_left_out:
             row, event = ranges(user_offsets[chunk], user_offsets[chunk + 1])
             eligible[row, events.item_index[event]] = -torch.inf
-        stop = start + len(chunk)
-        scores[start:stop, :width], items[start:stop, :width] = best(eligible, width)
-        start = stop
+        return best(eligible, width)
+
+    items = torch.full((len(users), k), -1, dtype=torch.int64, device=users.device)
+    scores = torch.full((len(users), k), -torch.inf, device=users.device)
+    if len(users):
+        found = in_threads(best_of, users.split(max(1, CHUNK_SCORES // max(1, graph.item_count))))
+        scores[:, :width], items[:, :width] = (torch.cat(parts) for parts in zip(*found, strict=True))
     return items.masked_fill_(scores == -torch.inf, -1), scores
+
+
+def in_threads(function: Callable[[Tensor], Result], parts: Sequence[Tensor]) -> list[Result]:
+    """The function of each part, in their order, computed side by side: each part on one thread, so always the same bits."""
+    with ThreadPoolExecutor(max_workers=os.cpu_count()) as pool:
+        return list(pool.map(function, parts))
 
 
 def best(scores: Tensor, width: int) -> tuple[Tensor, Tensor]:

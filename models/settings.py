@@ -17,7 +17,9 @@ class ModelSettings(BaseModel):
     phase: bool = Field(
         default=True, description="kernels of the time of year and week, and trends of the earlier years"
     )
-    facts: bool = Field(default=True, description="hop over item-entity, user-entity and user-user edges")
+    facts: bool = Field(default=True, description="hops to entities; the holdouts turn them off where they harm")
+    friends: bool = Field(default=True, description="hop to linked users; the holdouts turn it off where it harms")
+    context: bool = Field(default=True, description="how sales follow holidays, weather and other dated series")
     neighbour_count: int = Field(
         default=20, ge=0, description="items whose mean each item takes a share of; 0 = no such hop"
     )

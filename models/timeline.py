@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from models.context import ContextDays
 from models.graph import NEVER, Graph
 from models.hops import Hop, Links, row_shares
 from models.kernels import WEEK_CONCENTRATION, YEAR_CONCENTRATION, decay, middle_of, phase_match, week_phase, year_phase
@@ -24,6 +25,7 @@ NEIGHBOUR_HALF_LIFE_DAYS = 90.0
 ERA_DAYS = 56  # neighbours are found anew at each; within an era they are those of its first day
 RECENT_HORIZONS = 4
 LEAST_ERAS = 4  # of a history too short for such eras
+RECENT, EARLIER_YEARS, CONTEXT = range(3)  # the parts of the trend
 
 
 @dataclass(frozen=True)
@@ -46,8 +48,8 @@ class Snapshot:
 
     users: Tensor  # int64 [B]
     live: Tensor  # bool [I]
-    trend: Tensor  # float32 [I, F], log(1 + events) in windows
-    trend_is_recent: Tensor  # bool [F], False for the windows in earlier years
+    trend: Tensor  # float32 [I, F], log(1 + events) in windows, then one column per series of the context
+    trend_part: Tensor  # int64 [F]: RECENT, EARLIER_YEARS or CONTEXT
     history: History
     item_entities: Hop | None
     entity_entities: Hop | None
@@ -84,13 +86,14 @@ class Timeline:
         self._neighbours: dict[int, Hop] = {}
         self._latest: tuple[int, dict[str, Any]] = -1, {}
         self.user_users = Links(graph.user_users, graph.user_count, graph.user_count)
+        self.context = ContextDays(graph, horizon_days) if settings.context and graph.context.series else None
         self.era_days = min(ERA_DAYS, max(horizon_days, -(-graph.oldest_days // LEAST_ERAS)))
 
     def at(self, back_days: int, users: Tensor) -> Snapshot:
         """The graph as of `back_days` earlier, for these users (int64 [B], ascending)."""
         facts = self.settings.facts
         friends = friend_history = None
-        if facts and self.user_users:
+        if self.settings.friends and self.user_users:
             friends, friend_history = self._friends(back_days, users)
         return Snapshot(
             users=users,
@@ -105,11 +108,16 @@ class Timeline:
         """What the snapshots of one date have in common; that of the last date asked for is kept."""
         if self._latest[0] != back_days:
             facts = self.settings.facts
-            trend, trend_is_recent = self.trend(back_days)
+            trend, is_recent = self.trend(back_days)
+            trend_part = torch.where(is_recent, RECENT, EARLIER_YEARS)
+            if self.context:
+                days = self.context.at(back_days)
+                trend = torch.cat([trend, days], dim=1)
+                trend_part = torch.cat([trend_part, torch.full_like(trend_part[:1], CONTEXT).expand(days.shape[1])])
             shared = {
                 "live": self.live_items(back_days),
                 "trend": trend,
-                "trend_is_recent": trend_is_recent,
+                "trend_part": trend_part,
                 "item_entities": self.item_entities.hop(back_days) if facts and self.item_entities else None,
                 "entity_entities": self.entity_entities.hop(back_days) if facts and self.entity_entities else None,
                 "neighbours": self.neighbours(back_days) if self.settings.neighbour_count else None,

@@ -13,7 +13,7 @@ from models.graph import Graph
 from models.kernels import decay
 from models.network import LISTS, Network
 from models.settings import ModelSettings
-from models.timeline import Snapshot, Timeline
+from models.timeline import RECENT, Snapshot, Timeline
 
 CALIBRATION_STEP = 4.0  # times the learning rate, for the few numbers all users and items share
 SCORES_PER_STEP = 2**23  # users times items of one optimizer step: 32 MB for each list
@@ -131,7 +131,7 @@ def _drawn(timeline: Timeline, users: Tensor, most: int) -> Tensor:
 
 def _chances(snapshot: Snapshot) -> Tensor:
     """Half by popularity to the power ¾, its recent events counting more, half the same for all live items."""
-    popularity = (snapshot.trend[:, snapshot.trend_is_recent].expm1().sum(1).pow(0.75) * snapshot.live).double()
+    popularity = (snapshot.trend[:, snapshot.trend_part == RECENT].expm1().sum(1).pow(0.75) * snapshot.live).double()
     return (popularity / popularity.sum().clamp(min=1e-30) + snapshot.live / snapshot.live.sum()).float() / 2
 
 

@@ -11,7 +11,7 @@ import torch
 from duckdb import DuckDBPyConnection
 from torch import Tensor
 
-from models.graph import NEVER, Edges, Graph, Interactions
+from models.graph import NEVER, Context, Edges, Graph, Interactions
 
 
 def load_graph(warehouse: DuckDBPyConnection, as_of: date, event_types: tuple[str, ...]) -> Graph:
@@ -29,6 +29,7 @@ def load_graph(warehouse: DuckDBPyConnection, as_of: date, event_types: tuple[st
         "select 'social' as source_kind, user_index as source_index, relation, other_user_index as target_index, weight,"
         " age_days from graph.social_edges order by all",
     )
+    context = _read(warehouse, "from graph.context order by all")
     relations = tuple(sorted(set(known["relation"].to_pylist()) | set(social["relation"].to_pylist())))
     return Graph(
         as_of=as_of,
@@ -55,6 +56,7 @@ def load_graph(warehouse: DuckDBPyConnection, as_of: date, event_types: tuple[st
         user_entities=_edges(known, "user", relations),
         entity_entities=_edges(known, "entity", relations),
         user_users=_edges(social, "social", relations),
+        context=_context(context),
     )
 
 
@@ -91,6 +93,17 @@ def _edges(table: pa.Table, kind: str, relations: tuple[str, ...]) -> Edges:
         relation_index=_positions(rows["relation"], relations) if len(rows) else torch.zeros(0, dtype=torch.int64),
         weight=_tensor(rows["weight"], torch.float32),
         age_days=_tensor(rows["age_days"].fill_null(NEVER), torch.int32),
+    )
+
+
+def _context(table: pa.Table) -> Context:
+    series = tuple(sorted(set(table["series"].to_pylist())))
+    return Context(
+        series=series,
+        series_index=_positions(table["series"], series),
+        day_age_days=_tensor(table["day_age_days"], torch.int32),
+        known_age_days=_tensor(table["known_age_days"].fill_null(NEVER), torch.int32),
+        value=_tensor(table["value"], torch.float64),
     )
 
 

@@ -43,7 +43,8 @@ def judge(
 ) -> dict[str, Any]:
     """Measures model and baselines on the last holdouts before `as_of` and passes the gate for each list.
 
-    Returns `epochs` for training, and by list the chosen `rankers` with their `options` and the gate's sentence `why`.
+    Returns `settings`, `epochs` and `taste_share` for training, and by list the chosen `rankers` with their `options` and
+    the gate's sentence `why`.
     """
     graph = _graph(home, source, as_of, device)
     with tqdm(desc="holdouts", unit="step", disable=None) as bar:
@@ -57,7 +58,9 @@ def judge(
             gate = pl.DataFrame([asdict(decision) | {"as_of": as_of, "run_id": run_id} for decision in decisions], GATE)
             _append(warehouse, "scored.gate", gate.rename({"list_name": "list"}), as_of)
     return {
+        "settings": evaluation.settings,
         "epochs": evaluation.epochs,
+        "taste_share": evaluation.taste_share,
         "rankers": {decision.list_name: decision.ranker for decision in decisions},
         "options": {
             decision.list_name: evaluation.options[decision.list_name].get(decision.ranker) for decision in decisions
@@ -70,17 +73,18 @@ def train(
     home: Path,
     source: Source,
     as_of: date,
-    settings: ModelSettings,
-    epochs: int,
+    choice: dict[str, Any],
     device: str,
     run_id: str,
     trained_at: datetime,
 ) -> str:
-    """Trains on everything before `as_of`, stores the artifact and its `mart.models` row; returns the model version."""
+    """Trains on everything before `as_of` as the holdouts chose; stores artifact and `mart.models` row, returns the version."""
     graph = _graph(home, source, as_of, device)
+    settings, epochs = choice["settings"], choice["epochs"]
     with tqdm(desc="training", unit="step", disable=None) as bar:
         names = served_lists(source.repeats)
         network = fit(graph, source.horizon_days, settings, epochs=epochs, lists=names, progress=_shown(bar))
+        network = network.with_taste(choice["taste_share"])
     with open_warehouse(home) as warehouse:
         _, items, entities = node_ids(warehouse)
     partial = home / "models" / f"{run_id}.partial"
@@ -95,6 +99,7 @@ def train(
         "trained_as_of": as_of,
         "trained_at": trained_at,
         "epochs": epochs,
+        "taste_share": choice["taste_share"],
         "artifact": f"models/{version}.pt",
         "artifact_hash": digest,
         "settings": settings.model_dump_json(),

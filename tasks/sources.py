@@ -34,6 +34,7 @@ CONTRACTS: dict[str, dict[str, str]] = {
         "strength": "DOUBLE",
         "since": "DATE",
     },
+    "context": {"context_date": "DATE", "series": "VARCHAR", "value": "DOUBLE", "known_since": "DATE"},
 }
 PROVENANCE = {"excluded_because": "VARCHAR", "raw_text": "VARCHAR", "source_file": "VARCHAR", "source_row": "BIGINT"}
 DATE_COLUMN = {
@@ -42,6 +43,7 @@ DATE_COLUMN = {
     "items": "valid_from",
     "facts": "since",
     "links": "since",
+    "context": "known_since",  # a row about a day to come is read as soon as it is known
 }
 Strength = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 

@@ -9,8 +9,9 @@ from tasks.errors import ContractError
 from tasks.sources import Source
 from tasks.warehouse import build, open_warehouse, scalar, set_variables
 
-STAGING = ("interactions", "users", "items", "facts", "links", "attributes")
+STAGING = ("interactions", "users", "items", "facts", "links", "attributes", "context")
 GRAPH = ("user_nodes", "item_nodes", "entity_nodes", "interaction_edges", "knowledge_edges", "social_edges", "features")
+GRAPH += ("context",)
 
 
 def build_staging(home: Path, source: Source, as_of: date) -> dict[str, int]:
@@ -21,11 +22,12 @@ def build_staging(home: Path, source: Source, as_of: date) -> dict[str, int]:
 
 
 def undated(home: Path) -> dict[str, int]:
-    """Attributes, facts and links without a date, which count as always known."""
+    """Attributes, facts, links and context without a date, which count as always known."""
+    dates = dict.fromkeys(("attributes", "facts", "links"), "since") | {"context": "known_since"}
     with open_warehouse(home) as warehouse:
         counts = {
-            table: scalar(warehouse, f"select count(*) from staging.{table} where since is null")
-            for table in ("attributes", "facts", "links")
+            table: scalar(warehouse, f"select count(*) from staging.{table} where {since} is null")
+            for table, since in dates.items()
         }
     return {table: count for table, count in counts.items() if count}
 

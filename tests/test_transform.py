@@ -317,7 +317,7 @@ def documented_keys() -> list[tuple[str, str]]:
 def test_the_documented_key_of_a_table_is_unique(table: str, key: str, published: Published) -> None:
     with open_warehouse(published.home) as warehouse:
         rows, keys = warehouse.execute(f"select count(*), count(distinct ({key})) from {table}").fetchall()[0]
-        assert rows and rows == keys
+        assert (rows or table.endswith(".context")) and rows == keys  # the shop has no context
 
 
 @pytest.mark.parametrize("kind", ["user", "item", "entity"])

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Callable
 from datetime import timedelta
 
 import pytest
 import torch
 
+from models import evaluation
 from models.evaluation import MODEL, Trials, evaluate
 from models.gate import decide
 from models.graph import Graph
 from models.settings import ModelSettings
-from tests.models.tiny import AS_OF, tiny_graph
+from tests.models.tiny import AS_OF, edges, tiny_graph, with_items_known
 
 SETTINGS = ModelSettings(dimension=4, epochs=2)
 
@@ -49,7 +51,7 @@ def test_a_shop_without_events_has_no_holdout() -> None:
     assert evaluate(tiny_graph([], users=3, items=2), 7, True, SETTINGS).holdout_dates == ()
 
 
-def test_evaluation_leaves_events_of_the_last_horizon_to_the_last_holdout() -> None:
+def test_evaluation_leaves_events_of_the_last_horizon_to_the_last_holdout(monkeypatch) -> None:
     """The first holdout's figures do not change when everything after it does."""
     graph = shop(100)
     keep = graph.interactions.age_days > 21
@@ -66,6 +68,7 @@ def test_evaluation_leaves_events_of_the_last_horizon_to_the_last_holdout() -> N
         items=graph.item_count,
     )
     single = SETTINGS.model_copy(update={"epochs": 1})
+    monkeypatch.setattr(evaluation, "TASTE_SHARES", (1.0,))
     first = [
         sorted(
             (row.list_name, row.metric, row.value)
@@ -115,3 +118,18 @@ def test_progress_ends_at_its_total() -> None:
     seen = []
     evaluate(shop(40), 7, True, SETTINGS, progress=lambda done, total: seen.append((done, total)))
     assert [done for done, _ in seen] == list(range(1, seen[0][1] + 1))
+
+
+def test_facts_that_mislead_are_left_out_and_facts_that_help_are_used() -> None:
+    """Even users take to even items, odd ones to odd items; an item's fact says its parity, or nothing that holds."""
+    dice = random.Random(3)
+    events = {(u, 2 * dice.randrange(30) + u % 2, dice.randint(1, 70)) for u in range(60) for _ in range(10)}
+    settings = ModelSettings(dimension=8, epochs=3, neighbour_count=0, phase=False)
+
+    def chosen(entity_of: Callable[[int], int]) -> bool:
+        facts = edges([(item, entity_of(item)) for item in range(60)])
+        graph = with_items_known(tiny_graph(events, items=60, item_entities=facts))
+        return evaluate(graph, 7, True, settings).settings.facts
+
+    assert chosen(lambda item: item % 2)
+    assert not chosen(lambda item: int(item % 60 < 59))

@@ -7,6 +7,7 @@ import torch
 
 from models.evaluation import Evaluation
 from models.gate import decide, paired_difference
+from models.settings import ModelSettings
 from tests.models.tiny import AS_OF
 
 USERS = 50
@@ -17,7 +18,7 @@ def evaluation(**means: float) -> Evaluation:
     """Each ranker's NDCG of 50 users: the mean, and noise that every second ranker has the other way round."""
     ndcg = {name: mean + NOISE * (-1) ** position for position, (name, mean) in enumerate(means.items())}
     users = torch.arange(USERS)
-    return Evaluation(20, True, (AS_OF,), (), {"for_you": users}, {"for_you": ndcg}, 1, {"for_you": {}})
+    return Evaluation(20, True, (AS_OF,), (), {"for_you": users}, {"for_you": ndcg}, ModelSettings(), 1, 1.0, {"for_you": {}})
 
 
 def test_the_model_is_published_when_nothing_beats_it() -> None:
@@ -58,7 +59,7 @@ def test_an_incumbent_nobody_measured_does_not_stay() -> None:
 
 @pytest.mark.parametrize(("name", "fallback"), [("for_you", "repeat_trend"), ("discover", "decayed_popularity")])
 def test_without_a_holdout_a_fallback_is_published_and_says_so(name: str, fallback: str) -> None:
-    decision = decide(Evaluation(20, True, (), (), {}, {}, 1, {}), name, "almanac")
+    decision = decide(Evaluation(20, True, (), (), {}, {}, ModelSettings(), 1, 1.0, {}), name, "almanac")
     assert (decision.ranker, decision.difference) == (fallback, None)
     assert "nothing to judge" in decision.why
 
