@@ -20,6 +20,7 @@ from rich.table import Table
 from rich.text import Text
 
 from flows.configuration import DEFAULT_HOME, RunConfig
+from models.settings import DAILY
 from tasks.errors import AlmanacError, UsageError
 from tasks.files import plain
 from tasks.warehouse import MEMORY_LIMIT
@@ -59,6 +60,7 @@ def run(
         str, typer.Option(help="Most memory DuckDB takes; it spills to disk beyond.")
     ] = MEMORY_LIMIT,
     temp_directory: Annotated[Path | None, typer.Option(help="Where DuckDB spills; default <home>/spill.")] = None,
+    baselines: Annotated[str, typer.Option(help="What the model has to beat, by name, with commas.")] = ",".join(DAILY),
     verbose: Verbose = False,
 ) -> None:
     """Publish the lists of one date: ingest, validate, build the graph, train, judge, score, audit, publish.
@@ -73,6 +75,7 @@ def run(
             "home": home,
             "top_k": top_k,
             "device": device,
+            "baselines": tuple(name.strip() for name in baselines.split(",")),
         }
         _run(verbose, **given, memory_limit=memory_limit, temp_directory=temp_directory)
 

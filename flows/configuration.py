@@ -7,7 +7,7 @@ from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from models.settings import ModelSettings
+from models.settings import DAILY, BaselineName, ModelSettings
 from tasks.warehouse import MEMORY_LIMIT
 
 DEFAULT_HOME = Path(".almanac")
@@ -37,4 +37,7 @@ class RunConfig(BaseModel):
         description="most memory DuckDB takes, e.g. 4GB; it spills beyond",
     )
     temp_directory: Path | None = Field(default=None, description="where DuckDB spills; default <home>/spill")
+    baselines: tuple[BaselineName, ...] = Field(
+        default=DAILY, min_length=1, description="what the model has to beat, and what is published where it does not"
+    )
     model: ModelSettings = Field(default_factory=ModelSettings)

@@ -116,7 +116,7 @@ def _steps(
         nodes = build_graph(home, source, as_of)
         runs.describe_run(home, as_of, run_id)
     with _timed("judge", seconds):
-        choice = judge(home, source, as_of, config.model, top_k, device, run_id)
+        choice = judge(home, source, as_of, config.model, config.baselines, top_k, device, run_id)
     with _timed("train", seconds):
         version = train(home, source, as_of, choice, device, run_id, started_at)
     with _timed("score", seconds):

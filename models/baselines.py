@@ -9,13 +9,19 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
+from models.als import fit_als
+from models.factorisation import fit_bpr, fit_time_mf
 from models.graph import Graph
+from models.graph_filter import fit_graph_filter
 from models.kernels import YEAR_CONCENTRATION, decay, middle_of, phase_match, year_phase
+from models.lightgcn import fit_lightgcn
 from models.neighbours import Neighbours, ease_weights, knn_weights
 from models.network_ranker import NetworkRanker
 from models.propagation import offsets, ranges
 from models.ranking import Ranker
-from models.settings import ModelSettings
+from models.seasonal import fit_seasonal
+from models.sequence import fit_sequence
+from models.settings import BaselineName, ModelSettings
 from models.training import fit
 
 FOREVER = float("inf")
@@ -143,11 +149,19 @@ def _fit_knn(graph: Graph, horizon_days: int, settings: ModelSettings, half_life
     return lambda now: Neighbours("item_knn", now, half_life * horizon_days, weights)
 
 
-BASELINES = {
+DECAYS = (4.0, 13.0)  # horizons
+BASELINES: dict[BaselineName, Baseline] = {
     "popularity": Baseline((FOREVER,), _fit_popularity),
     "decayed_popularity": Baseline((1.0, 4.0, 13.0), _fit_popularity),
     "personal_repeat": Baseline((4.0, 13.0, 52.0), _fit_repeat),
     "repeat_trend": Baseline((3.0,), _fit_repeat_trend),
     "item_knn": Baseline((13.0,), _fit_knn),
     "ease": Baseline((13.0,), _fit_ease, most_items=15_000),  # its dense inverse costs items³
+    "seasonal_popularity": Baseline((1.0, 4.0), fit_seasonal),
+    "graph_filter": Baseline(DECAYS, fit_graph_filter),
+    "ials": Baseline(DECAYS, fit_als),
+    "lightgcn": Baseline(DECAYS, fit_lightgcn),
+    "bpr_mf": Baseline(DECAYS, fit_bpr),
+    "time_mf": Baseline(DECAYS, fit_time_mf),
+    "sequence": Baseline(DECAYS, fit_sequence),
 }

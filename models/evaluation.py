@@ -16,7 +16,7 @@ from models.metrics import METRICS, coverage, hits
 from models.network import LISTS, Network, served_lists
 from models.network_ranker import NetworkRanker
 from models.ranking import Ranker, top_k
-from models.settings import ModelSettings
+from models.settings import DAILY, BaselineName, ModelSettings
 from models.timeline import Timeline
 from models.training import Progress, fit
 
@@ -96,6 +96,7 @@ def evaluate(
     settings: ModelSettings,
     k: int = 20,
     progress: Progress | None = None,
+    baselines: tuple[BaselineName, ...] = DAILY,
 ) -> Evaluation:
     """Trains once before the first holdout, refreshes the graph at each, and measures NDCG and more at k.
 
@@ -104,7 +105,7 @@ def evaluate(
     """
     names = served_lists(repeats)
     holdouts, back_days = _holdouts(graph, horizon_days, names[0], settings.seed)
-    contenders = [name for name, baseline in BASELINES.items() if graph.item_count <= baseline.most_items]
+    contenders: list[BaselineName] = [name for name in baselines if graph.item_count <= BASELINES[name].most_items]
     trials = {name: Trials() for name in (MODEL, *contenders)}
     variants = _variants(graph, settings)
     done, total = 0, len(variants) * settings.epochs + len(contenders)
@@ -138,9 +139,9 @@ def evaluate(
                 step()
 
             fit(before, horizon_days, variant, epochs=settings.epochs, lists=names, on_epoch=on_epoch)
-        for name in contenders:
-            for option in BASELINES[name].options:
-                measure(name, option, BASELINES[name].fit(before, horizon_days, settings, option))
+        for contender in contenders:
+            for option in BASELINES[contender].options:
+                measure(contender, option, BASELINES[contender].fit(before, horizon_days, settings, option))
             step()
     return _chosen(holdouts, trials, k, repeats, variants)
 

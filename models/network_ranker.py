@@ -15,6 +15,7 @@ from models.ranking import in_threads
 from models.timeline import Snapshot, Timeline
 
 USERS_PER_CHUNK = 1024
+EXPLAINED_USERS = 128  # at a time: every fact of every item of their lists is looked at
 AVERAGE_USERS = 1024
 NONE = -1
 
@@ -66,7 +67,7 @@ class NetworkRanker:
             return _Pairs(self, self.timeline.at(0, part), head, users[inside], items[inside]).reasons()
 
         reasons, reason_item, reason_entity = zip(
-            *in_threads(explained, torch.unique(users).split(USERS_PER_CHUNK)), strict=True
+            *in_threads(explained, torch.unique(users).split(EXPLAINED_USERS)), strict=True
         )
         return [reason for part in reasons for reason in part], torch.cat(reason_item), torch.cat(reason_entity)
 

@@ -23,7 +23,7 @@ from models.lists import lists
 from models.network import LISTS, learned_half_lives_days, served_lists
 from models.network_ranker import NetworkRanker
 from models.ranking import Ranker
-from models.settings import ModelSettings
+from models.settings import BaselineName, ModelSettings
 from models.similar import similar_items
 from models.training import fit
 from tasks.graph import load_graph, node_ids
@@ -39,7 +39,14 @@ GATE |= {"difference": NUMBER, "lower_bound": NUMBER, "why": TEXT}
 
 
 def judge(
-    home: Path, source: Source, as_of: date, settings: ModelSettings, top_k: int, device: str, run_id: str
+    home: Path,
+    source: Source,
+    as_of: date,
+    settings: ModelSettings,
+    baselines: tuple[BaselineName, ...],
+    top_k: int,
+    device: str,
+    run_id: str,
 ) -> dict[str, Any]:
     """Measures model and baselines on the last holdouts before `as_of` and passes the gate for each list.
 
@@ -48,7 +55,7 @@ def judge(
     """
     graph = _graph(home, source, as_of, device)
     with tqdm(desc="holdouts", unit="step", disable=None) as bar:
-        evaluation = evaluate(graph, source.horizon_days, source.repeats, settings, top_k, _shown(bar))
+        evaluation = evaluate(graph, source.horizon_days, source.repeats, settings, top_k, _shown(bar), baselines)
     with open_warehouse(home) as warehouse:
         decisions = [decide(evaluation, name, _incumbent(warehouse, name, as_of)) for name in LISTS]
         metrics = [asdict(row) | {"as_of": as_of, "run_id": run_id, "k": top_k} for row in evaluation.rows]

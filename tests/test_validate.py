@@ -145,7 +145,9 @@ def test_broken_rows_of_every_table_are_quarantined(table: str, row: Row, rule: 
     assert tiny.rows(f"select count(*) > 0 from staging.{table}") == [(True,)]
 
 
-@pytest.mark.parametrize("suite", sorted(SUITES.glob("*[!t].json")), ids=lambda suite: suite.stem)  # the shop has no context
+@pytest.mark.parametrize(
+    "suite", sorted(SUITES.glob("*[!t].json")), ids=lambda suite: suite.stem
+)  # the shop has no context
 def test_a_suite_parses_and_names_columns_that_exist(suite: Path, published: Published) -> None:
     import great_expectations as gx
 

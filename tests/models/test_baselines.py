@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from dataclasses import replace
 from datetime import date
+from typing import get_args
 
 import pytest
 import torch
 
 from models.baselines import BASELINES, FOREVER, segment_popularity
+from models.evaluation import evaluate
 from models.neighbours import EASE_RIDGE, Neighbours, ease_weights, history_weights, knn_weights
 from models.ranking import Ranker
-from models.settings import ModelSettings
+from models.settings import BaselineName, ModelSettings
 from tests.models.tiny import tiny_graph
 
 SETTINGS = ModelSettings(dimension=4, epochs=1)
@@ -93,3 +95,10 @@ def test_newcomers_in_october_get_what_sold_last_october_only_with_phase() -> No
         for phase in (True, False)
     }
     assert best == {True: 0, False: 1}
+
+
+def test_every_baseline_that_can_be_named_is_there_and_can_be_judged() -> None:
+    assert set(get_args(BaselineName)) == set(BASELINES)
+    evaluation = evaluate(GRAPH, 7, True, SETTINGS, baselines=tuple(BASELINES))
+    for name in ("for_you", "discover"):
+        assert set(evaluation.user_ndcg[name]) == {"almanac", *BASELINES}

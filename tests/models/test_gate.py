@@ -18,7 +18,9 @@ def evaluation(**means: float) -> Evaluation:
     """Each ranker's NDCG of 50 users: the mean, and noise that every second ranker has the other way round."""
     ndcg = {name: mean + NOISE * (-1) ** position for position, (name, mean) in enumerate(means.items())}
     users = torch.arange(USERS)
-    return Evaluation(20, True, (AS_OF,), (), {"for_you": users}, {"for_you": ndcg}, ModelSettings(), 1, 1.0, {"for_you": {}})
+    return Evaluation(
+        20, True, (AS_OF,), (), {"for_you": users}, {"for_you": ndcg}, ModelSettings(), 1, 1.0, {"for_you": {}}
+    )
 
 
 def test_the_model_is_published_when_nothing_beats_it() -> None:
