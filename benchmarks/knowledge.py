@@ -20,8 +20,8 @@ import torch
 from tqdm import tqdm
 
 from models.evaluation import MOST_USERS, holdout, metrics
-from models.gate import ONE_SIDED_90, paired_difference
 from models.graph import Edges, Graph
+from models.metrics import ONE_SIDED_90, paired_difference
 from models.network import served_lists
 from models.network_ranker import NetworkRanker
 from models.settings import ModelSettings
@@ -36,7 +36,7 @@ EPOCHS = 4
 TWO_SIDED_95 = 1.96
 INPUTS = {  # as of, origins counted back from it in horizons, folders of input and knowledge graph
     "movielens": (date(2018, 9, 1), range(1, 27), "ml-latest-small", "movielens-kg"),
-    "lastfm-2k": (date(2011, 4, 15), range(1, 9), "lastfm-2k", "lastfm-2k-kg"),
+    "lastfm-2k": (date(2011, 4, 15), range(1, 5), "lastfm-2k", "lastfm-2k-kg"),
 }
 KNOWLEDGE = {"movielens": ("is", "director", "writer", "star", "genre", "country", "language", "rating")}
 

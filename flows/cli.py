@@ -323,6 +323,10 @@ def _print_summary(summary: dict[str, Any], home: Path) -> None:
         for row in summary["metrics"]:
             metrics.add_row(row["list"], row["ranker"], *(f"{row[name]:.4f}" for name in names))
         console.print(metrics)
+    network = summary["network"]
+    chosen = [f"{network['passes']} passes", f"taste × {network['taste']:g}"]
+    chosen += [f"no {hop}" for hop in ("facts", "friends") if not network[hop]]
+    console.print(f"network: {', '.join(chosen)}")
     for why in summary["why"].values():
         console.print(f"gate: {why}")
     nodes, published = summary["nodes"], summary["published"]

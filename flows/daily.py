@@ -130,6 +130,11 @@ def _steps(
         "nodes": nodes,
         "undated": transform.undated(home),
         "why": choice["why"],
+        "network": {
+            "passes": choice["epochs"],
+            "taste": choice["taste_share"],
+            **choice["settings"].model_dump(include={"facts", "friends"}),
+        },
         "model_version": version,
         "published": published,
         "quality": quality,

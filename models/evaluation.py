@@ -12,7 +12,7 @@ from torch import Tensor
 
 from models.baselines import BASELINES
 from models.graph import Graph
-from models.metrics import METRICS, coverage, hits
+from models.metrics import METRICS, coverage, hits, paired_difference
 from models.network import LISTS, Network, served_lists
 from models.network_ranker import NetworkRanker
 from models.ranking import Ranker, top_k
@@ -24,7 +24,8 @@ MOST_HOLDOUTS = 4
 MOST_USERS = 2000  # of one holdout, drawn at random: enough to tell rankers apart
 TASTE_SHARES = (1.0, 0.7, 0.5, 0.25)  # of the trained temperature: what was learned by heart counts less on later dates
 MODEL = "almanac"
-Option = float | tuple[int, int, float]  # half-life of a baseline; variant, epochs and taste share of the network
+PATIENCE = 2  # epochs without a better one, after which there are no more
+Option = Any  # half-life of a baseline; epochs and taste share of the network, and the hop it goes without
 
 
 @dataclass(frozen=True)
@@ -49,7 +50,7 @@ class Evaluation:
     rows: tuple[MetricRow, ...]
     user_index: dict[str, Tensor]  # list → int64 [N], one entry per user and holdout
     user_ndcg: dict[str, dict[str, Tensor]]  # list → ranker → float32 [N]
-    settings: ModelSettings  # of the network to publish: the hops that the holdouts do better with
+    settings: ModelSettings  # of the network to publish: without the hops that harm on the holdouts, beyond noise
     epochs: int  # of the network to publish
     taste_share: float  # of its trained temperature
     options: dict[str, dict[str, float]]  # list → baseline → half-life in horizons (epochs for repeat_trend)
@@ -83,6 +84,15 @@ class Trials:
             total += pooled / pooled.max().clamp(min=1e-12)
         return list(self.measured)[int(total.argmax())]
 
+    def is_better(self, one: Option, other: Option, lists: tuple[str, ...], users: list[dict[str, Tensor]]) -> bool:
+        """Whether the NDCG of one option is above the other's over all lists and holdouts, with a one-sided 90 % interval."""
+        mine, its = (
+            torch.cat([metrics["ndcg"] for name in lists for metrics in self.measured[option][name]])
+            for option in (one, other)
+        )
+        _, least = paired_difference(mine, its, torch.cat([of[name].cpu() for name in lists for of in users]))
+        return least > 0
+
     def cross_fitted(self, lists: tuple[str, ...], holdout_count: int) -> list[Any]:
         """For each holdout the option that is best on the others; a single holdout has none and chooses for itself."""
         everyone = list(range(holdout_count))
@@ -107,8 +117,8 @@ def evaluate(
     holdouts, back_days = _holdouts(graph, horizon_days, names[0], settings.seed)
     contenders: list[BaselineName] = [name for name in baselines if graph.item_count <= BASELINES[name].most_items]
     trials = {name: Trials() for name in (MODEL, *contenders)}
-    variants = _variants(graph, settings)
-    done, total = 0, len(variants) * settings.epochs + len(contenders)
+    hops = _hops(graph, settings)
+    done, total = 0, settings.epochs + len(hops) + len(contenders)
 
     def step() -> None:
         nonlocal done
@@ -122,35 +132,47 @@ def evaluate(
             for list_name in names:
                 trials[name].add(option, list_name, metrics(ranker, holdout, list_name, k))
 
-    if holdouts:
-        before = graph.back(back_days)
-        for number, variant in enumerate(variants):
-            timelines = {holdout.graph.as_of: Timeline(holdout.graph, horizon_days, variant) for holdout in holdouts}
+    if not holdouts:
+        return _chosen(holdouts, trials, k, repeats, settings)
+    before, everyone = graph.back(back_days), list(range(len(holdouts)))
 
-            def on_epoch(epoch: int, network: Network, number=number, timelines=timelines) -> None:
-                for share in TASTE_SHARES:
-                    scaled = network.with_taste(share)
-                    option = (number, epoch, share)
-                    measure(
-                        MODEL,
-                        option,
-                        lambda now, scaled=scaled: NetworkRanker(scaled, now, timeline=timelines[now.as_of]),
-                    )
-                step()
+    def measure_network(option: Option, network: Network, timelines: dict[date, Timeline]) -> None:
+        scaled = network.with_taste(option[1])
+        measure(MODEL, option, lambda now: NetworkRanker(scaled, now, timeline=timelines[now.as_of]))
 
-            fit(before, horizon_days, variant, epochs=settings.epochs, lists=names, on_epoch=on_epoch)
-        for contender in contenders:
-            for option in BASELINES[contender].options:
-                measure(contender, option, BASELINES[contender].fit(before, horizon_days, settings, option))
-            step()
-    return _chosen(holdouts, trials, k, repeats, variants)
+    timelines = _timelines(holdouts, horizon_days, settings)
+
+    def on_epoch(epoch: int, network: Network) -> bool:
+        for share in TASTE_SHARES:
+            measure_network((epoch, share), network, timelines)
+        step()
+        return epoch - trials[MODEL].best(names, everyone)[0] < PATIENCE
+
+    fit(before, horizon_days, settings, epochs=settings.epochs, lists=names, on_epoch=on_epoch)
+    best = trials[MODEL].best(names, everyone)
+    for hop in hops:
+        without = settings.model_copy(update={hop: False})
+        network = fit(before, horizon_days, without, epochs=best[0], lists=names)
+        measure_network((*best, hop), network, _timelines(holdouts, horizon_days, without))
+        step()
+    for contender in contenders:
+        for option in BASELINES[contender].options:
+            measure(contender, option, BASELINES[contender].fit(before, horizon_days, settings, option))
+        step()
+    harmful = [hop for hop in hops if trials[MODEL].is_better((*best, hop), best, names, [h.users for h in holdouts])]
+    for hop in hops:
+        del trials[MODEL].measured[*best, hop]
+    return _chosen(holdouts, trials, k, repeats, settings.model_copy(update=dict.fromkeys(harmful, False)))
 
 
-def _variants(graph: Graph, settings: ModelSettings) -> list[ModelSettings]:
-    """The settings, and the same without one kind of hop for each kind the graph has edges of."""
+def _hops(graph: Graph, settings: ModelSettings) -> list[str]:
+    """The kinds of hop that may be turned off: those the graph has edges of."""
     edges = {"facts": (graph.item_entities, graph.user_entities), "friends": (graph.user_users,)}
-    there = [hop for hop, kinds in edges.items() if getattr(settings, hop) and any(len(kind.weight) for kind in kinds)]
-    return [settings, *(settings.model_copy(update={hop: False}) for hop in there)]
+    return [hop for hop, kinds in edges.items() if getattr(settings, hop) and any(len(kind.weight) for kind in kinds)]
+
+
+def _timelines(holdouts: list[Holdout], horizon_days: int, settings: ModelSettings) -> dict[date, Timeline]:
+    return {holdout.graph.as_of: Timeline(holdout.graph, horizon_days, settings) for holdout in holdouts}
 
 
 def _holdouts(graph: Graph, horizon_days: int, widest: str, seed: int) -> tuple[list[Holdout], int]:
@@ -189,7 +211,7 @@ def metrics(ranker: Ranker, holdout: Holdout, list_name: str, k: int) -> dict[st
 
 
 def _chosen(
-    holdouts: list[Holdout], trials: dict[str, Trials], k: int, repeats: bool, variants: list[ModelSettings]
+    holdouts: list[Holdout], trials: dict[str, Trials], k: int, repeats: bool, settings: ModelSettings
 ) -> Evaluation:
     trials = trials if holdouts else {}
     everyone = list(range(len(holdouts)))
@@ -206,8 +228,7 @@ def _chosen(
                 for metric, values in metrics.items() if users else ():
                     rows.append(MetricRow(list_name, ranker, holdout.graph.as_of, metric, float(values.mean()), users))
     none = torch.zeros(0, dtype=torch.int64)
-    unjudged = (0, variants[0].epochs, 1.0)
-    variant, epochs, share = trials[MODEL].best(served_lists(repeats), everyone) if holdouts else unjudged
+    epochs, share = trials[MODEL].best(served_lists(repeats), everyone) if holdouts else (settings.epochs, 1.0)
     users_of = {name: [holdout.users[judged[name]].cpu() for holdout in holdouts] for name in LISTS}
     return Evaluation(
         k=k,
@@ -216,7 +237,7 @@ def _chosen(
         rows=tuple(rows),
         user_index={name: torch.cat([none, *users]) for name, users in users_of.items()},
         user_ndcg=ndcg,
-        settings=variants[variant],
+        settings=settings,
         epochs=epochs,
         taste_share=share,
         options={

@@ -4,12 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import torch
-from torch import Tensor
-
 from models.evaluation import MODEL, Evaluation
+from models.metrics import paired_difference
 
-ONE_SIDED_90 = 1.2816  # standard errors
 FALLBACK = {"for_you": "repeat_trend", "discover": "decayed_popularity"}
 
 
@@ -33,6 +30,8 @@ def decide(evaluation: Evaluation, list_name: str, incumbent: str | None) -> Dec
         return Decision(list_name, fallback, None, None, None, why)
     ndcg, users = evaluation.user_ndcg[list_name], evaluation.user_index[list_name]
     baselines = sorted((name for name in ndcg if name != MODEL), key=lambda name: (-float(ndcg[name].mean()), name))
+    if not baselines:
+        return Decision(list_name, MODEL, None, None, None, f"{list_name}: {MODEL}, with nothing to compare it with")
     against = {name: paired_difference(ndcg[name], ndcg[MODEL], users) for name in baselines}
     blockers = [name for name in baselines if against[name][1] > 0]
     chosen, rival = (blockers[0], blockers[0]) if blockers else (MODEL, baselines[0])
@@ -46,19 +45,3 @@ def decide(evaluation: Evaluation, list_name: str, incumbent: str | None) -> Dec
     reason = "blocks the model" if blockers else "no baseline blocks the model"
     why = f"{list_name}: {chosen}, {reason}; {figures}"
     return Decision(list_name, chosen, blockers[0] if blockers else None, difference, lower, why)
-
-
-def paired_difference(one: Tensor, other: Tensor, users: Tensor) -> tuple[float, float]:
-    """Mean of one − other and its lower one-sided 90 % bound, with standard errors robust to clusters of one user's rows.
-
-    one, other: float32 [N]; users: int64 [N]. With fewer than two users the bound is −∞.
-    """
-    difference = (one - other).double()
-    _, cluster = torch.unique(users, return_inverse=True)
-    clusters = int(cluster.max()) + 1
-    mean = difference.mean()
-    if clusters < 2:
-        return float(mean), -float("inf")
-    residual = torch.zeros(clusters, dtype=torch.float64).index_add(0, cluster, difference - mean)
-    error = (residual.square().sum() * clusters / (clusters - 1)).sqrt() / len(difference)
-    return float(mean), float(mean - ONE_SIDED_90 * error)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+ONE_SIDED_90 = 1.2816  # standard errors
+
 
 def hits(
     items: Tensor, users: Tensor, truth_user: Tensor, truth_item: Tensor, item_count: int
@@ -53,3 +55,19 @@ METRICS = {"recall": recall, "precision": precision, "hit_rate": hit_rate, "mrr"
 def coverage(items: Tensor, live_count: int) -> float:
     """Share of the live items that stand on at least one list."""
     return len(torch.unique(items[items >= 0])) / max(1, live_count)
+
+
+def paired_difference(one: Tensor, other: Tensor, users: Tensor) -> tuple[float, float]:
+    """Mean of one − other and its lower one-sided 90 % bound, with standard errors robust to clusters of one user's rows.
+
+    one, other: float32 [N]; users: int64 [N]. With fewer than two users the bound is −∞.
+    """
+    difference = (one - other).double()
+    _, cluster = torch.unique(users, return_inverse=True)
+    clusters = int(cluster.max()) + 1
+    mean = difference.mean()
+    if clusters < 2:
+        return float(mean), -float("inf")
+    residual = torch.zeros(clusters, dtype=torch.float64).index_add(0, cluster, difference - mean)
+    error = (residual.square().sum() * clusters / (clusters - 1)).sqrt() / len(difference)
+    return float(mean), float(mean - ONE_SIDED_90 * error)

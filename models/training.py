@@ -44,13 +44,13 @@ def fit(
     *,
     epochs: int,
     lists: tuple[str, ...] = LISTS,
-    on_epoch: Callable[[int, Network], None] | None = None,
+    on_epoch: Callable[[int, Network], bool | None] | None = None,
     progress: Progress | None = None,
 ) -> Network:
     """The network after `epochs` passes over the graph's past dates; on CPU, the same input gives the same bits.
 
-    lists: those to learn. on_epoch is called with (epochs made, network) after each pass; progress with (steps made,
-    steps in all).
+    lists: those to learn. on_epoch is called with (epochs made, network) after each pass, and ends the training by False;
+    progress with (steps made, steps in all).
     """
     device = graph.interactions.user_index.device
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
@@ -77,8 +77,8 @@ def fit(
             network.eval()
             with torch.no_grad():  # what has no event to learn from must not speak: its start values are noise
                 network.item[torch.bincount(graph.interactions.item_index, minlength=graph.item_count) == 0] = 0
-            if on_epoch:
-                on_epoch(epoch, network)
+            if on_epoch and on_epoch(epoch, network) is False:
+                break
     return network.eval()
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable
 from datetime import timedelta
 
 import pytest
@@ -13,6 +12,7 @@ from models import evaluation
 from models.evaluation import MODEL, Trials, evaluate
 from models.gate import decide
 from models.graph import Graph
+from models.network import Network
 from models.settings import ModelSettings
 from tests.models.tiny import AS_OF, edges, tiny_graph, with_items_known
 
@@ -120,16 +120,44 @@ def test_progress_ends_at_its_total() -> None:
     assert [done for done, _ in seen] == list(range(1, seen[0][1] + 1))
 
 
-def test_facts_that_mislead_are_left_out_and_facts_that_help_are_used() -> None:
-    """Even users take to even items, odd ones to odd items; an item's fact says its parity, or nothing that holds."""
+def with_facts() -> Graph:
+    """Even users take to even items, odd ones to odd items, and an item's fact says its parity."""
     dice = random.Random(3)
     events = {(u, 2 * dice.randrange(30) + u % 2, dice.randint(1, 70)) for u in range(60) for _ in range(10)}
+    facts = edges([(item, item % 2) for item in range(60)])
+    return with_items_known(tiny_graph(events, items=60, item_entities=facts))
+
+
+def test_facts_are_left_out_only_where_holdouts_are_better_without_beyond_noise(monkeypatch) -> None:
     settings = ModelSettings(dimension=8, epochs=3, neighbour_count=0, phase=False)
+    assert evaluate(with_facts(), 7, True, settings).settings.facts
+    monkeypatch.setattr(Trials, "is_better", lambda *_: True)
+    without = evaluate(with_facts(), 7, True, settings)
+    assert not without.settings.facts and without.settings.friends, "there are no friends to leave out"
 
-    def chosen(entity_of: Callable[[int], int]) -> bool:
-        facts = edges([(item, entity_of(item)) for item in range(60)])
-        graph = with_items_known(tiny_graph(events, items=60, item_entities=facts))
-        return evaluate(graph, 7, True, settings).settings.facts
 
-    assert chosen(lambda item: item % 2)
-    assert not chosen(lambda item: int(item % 60 < 59))
+def test_an_option_is_better_only_beyond_noise() -> None:
+    trials, users = Trials(), [{"for_you": torch.arange(40)}]
+    for option, gain in {"same": 0.0, "better": 0.1, "noise": 0.01}.items():
+        noise = torch.randn(40, generator=torch.Generator().manual_seed(1)) * (option == "noise")
+        trials.add(option, "for_you", {"ndcg": torch.full((40,), 0.3) + gain + noise})
+    judged = {option: trials.is_better(option, "same", ("for_you",), users) for option in ("same", "better", "noise")}
+    assert judged == {"same": False, "better": True, "noise": False}
+
+
+def test_training_ends_when_more_passes_only_make_it_worse(monkeypatch) -> None:
+    made = []
+    monkeypatch.setattr(evaluation, "metrics", lambda *_: {"ndcg": torch.tensor([1.0 / (1 + len(made))])})
+    monkeypatch.setattr(evaluation, "TASTE_SHARES", (1.0,))
+    real = evaluation.fit
+
+    def counted(*args, on_epoch, **options):
+        def noted(epoch: int, network: Network) -> bool:
+            made.append(epoch)
+            return on_epoch(epoch, network)
+
+        return real(*args, on_epoch=noted, **options)
+
+    monkeypatch.setattr(evaluation, "fit", counted)
+    assert evaluate(shop(60), 7, True, ModelSettings(dimension=4, epochs=6), baselines=()).epochs == 1
+    assert made == [1, 2, 3]

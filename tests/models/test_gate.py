@@ -6,7 +6,8 @@ import pytest
 import torch
 
 from models.evaluation import Evaluation
-from models.gate import decide, paired_difference
+from models.gate import decide
+from models.metrics import paired_difference
 from models.settings import ModelSettings
 from tests.models.tiny import AS_OF
 
