@@ -19,7 +19,7 @@ from models.neighbours import Neighbours, ease_weights, knn_weights
 from models.network_ranker import NetworkRanker
 from models.propagation import offsets, ranges
 from models.ranking import Ranker
-from models.seasonal import fit_seasonal
+from models.seasonal import fit_seasonal, segment_counts
 from models.sequence import fit_sequence
 from models.settings import BaselineName, ModelSettings
 from models.training import fit
@@ -92,12 +92,7 @@ def segment_popularity(graph: Graph, phase: bool = True) -> Popularity:
     if phase:
         coming = year_phase(middle_of(graph.as_of, NEW_USER_HORIZON_DAYS))
         weight = weight + phase_match(events.year_phase, coming, YEAR_CONCENTRATION)
-    segments = int(graph.user_segment.max()) + 1 if graph.user_count else 1
-    group = graph.user_segment[events.user_index] * graph.item_count + events.item_index
-    scores = torch.zeros(segments * graph.item_count, device=weight.device).index_add_(
-        0, group, weight * events.strength
-    )
-    scores = scores.view(segments, -1)
+    scores = segment_counts(graph, weight * events.strength)
     return Popularity("segment_popularity", "segment", scores + 0.1 * scores.sum(0), graph.user_segment)
 
 

@@ -136,15 +136,17 @@ def evaluate(
         return _chosen(holdouts, trials, k, repeats, settings)
     before, everyone = graph.back(back_days), list(range(len(holdouts)))
 
-    def measure_network(option: Option, network: Network, timelines: dict[date, Timeline]) -> None:
-        scaled = network.with_taste(option[1])
-        measure(MODEL, option, lambda now: NetworkRanker(scaled, now, timeline=timelines[now.as_of]))
+    def measure_network(options: list[Option], network: Network, timelines: dict[date, Timeline]) -> None:
+        rankers = {
+            day: NetworkRanker(network, timeline.graph, timeline=timeline) for day, timeline in timelines.items()
+        }
+        for option in options:
+            measure(MODEL, option, lambda now, share=option[1]: rankers[now.as_of].with_taste(share))
 
     timelines = _timelines(holdouts, horizon_days, settings)
 
     def on_epoch(epoch: int, network: Network) -> bool:
-        for share in TASTE_SHARES:
-            measure_network((epoch, share), network, timelines)
+        measure_network([(epoch, share) for share in TASTE_SHARES], network, timelines)
         step()
         return epoch - trials[MODEL].best(names, everyone)[0] < PATIENCE
 
@@ -153,7 +155,7 @@ def evaluate(
     for hop in hops:
         without = settings.model_copy(update={hop: False})
         network = fit(before, horizon_days, without, epochs=best[0], lists=names)
-        measure_network((*best, hop), network, _timelines(holdouts, horizon_days, without))
+        measure_network([(*best, hop)], network, _timelines(holdouts, horizon_days, without))
         step()
     for contender in contenders:
         for option in BASELINES[contender].options:

@@ -12,7 +12,7 @@ from torch.nn.functional import logsigmoid, normalize
 
 from models.graph import Graph
 from models.kernels import decay
-from models.neighbours import history_weights
+from models.neighbours import explain_by_history
 from models.ranking import Ranker
 from models.settings import ModelSettings
 
@@ -24,8 +24,6 @@ RIDGE = 3e-3
 BIN_DAYS = 30
 DRIFT_POWER = 0.4  # Koren's β
 ITEMS_PER_STEP = 8192  # more are sampled
-PAIRS_PER_CHUNK = 512
-NONE = -1
 
 
 @dataclass(frozen=True)
@@ -52,15 +50,7 @@ def nearest_in_history(
 ) -> tuple[list[str], Tensor, Tensor]:
     """The item of the history with the highest decayed weight × cosine to each pair's item; "trend" where none is above 0."""
     unit = normalize(vectors, dim=1)
-    nearest = torch.full_like(items, NONE)
-    for start in range(0, len(users), PAIRS_PER_CHUNK):
-        part = slice(start, start + PAIRS_PER_CHUNK)
-        history = history_weights(graph, users[part], half_life_days)
-        best, position = (history * (unit[items[part]] @ unit.T)).max(1)
-        nearest[part] = torch.where(best > 0, position, NONE)
-    pairs = zip(nearest.tolist(), items.tolist(), strict=True)
-    reasons = ["trend" if cause == NONE else "repeat" if cause == item else "taste" for cause, item in pairs]
-    return reasons, nearest, torch.full_like(items, NONE)
+    return explain_by_history(graph, half_life_days, lambda wanted: unit[wanted] @ unit.T, users, items)
 
 
 def softmax_loss(

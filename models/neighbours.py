@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -90,14 +91,7 @@ class Neighbours:
 
     def explain(self, users: Tensor, items: Tensor, list_name: str) -> tuple[list[str], Tensor, Tensor]:
         """The item of the history that adds most to each pair; "trend" where none adds anything."""
-        reason_item = torch.full_like(items, -1)
-        for start in range(0, len(users), CHUNK_ITEMS):
-            part = slice(start, start + CHUNK_ITEMS)
-            history = history_weights(self.graph, users[part], self.half_life_days)
-            best, position = (history * self._toward(items[part])).max(1)
-            reason_item[part] = torch.where(best > 0, position, -1)
-        reasons = ["taste" if item >= 0 else "trend" for item in reason_item.tolist()]
-        return reasons, reason_item, torch.full_like(items, -1)
+        return explain_by_history(self.graph, self.half_life_days, self._toward, users, items)
 
     def _toward(self, items: Tensor) -> Tensor:
         """Weight of every item for these: float32 [N, I]."""
@@ -108,3 +102,20 @@ class Neighbours:
         dense = torch.zeros(len(items), self.graph.item_count, device=items.device)
         dense[row, self.weights.adjacency.column[edge]] = self.weights.weight[edge]
         return dense
+
+
+def explain_by_history(
+    graph: Graph, half_life_days: float, toward: Callable[[Tensor], Tensor], users: Tensor, items: Tensor
+) -> tuple[list[str], Tensor, Tensor]:
+    """The item of the history whose decayed weight times its weight toward each pair's item is highest, as the reason.
+
+    toward: items [N] → weight of every item for each of these, float32 [N, I]. "trend" where no product is above 0.
+    """
+    cause = torch.full_like(items, -1)
+    for start in range(0, len(users), CHUNK_ITEMS):
+        part = slice(start, start + CHUNK_ITEMS)
+        best, position = (history_weights(graph, users[part], half_life_days) * toward(items[part])).max(1)
+        cause[part] = torch.where(best > 0, position, -1)
+    pairs = zip(cause.tolist(), items.tolist(), strict=True)
+    reasons = ["trend" if other < 0 else "repeat" if other == item else "taste" for other, item in pairs]
+    return reasons, cause, torch.full_like(items, -1)

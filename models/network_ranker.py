@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from copy import copy
 from functools import cached_property
 
 import torch
@@ -32,6 +33,13 @@ class NetworkRanker:
     def items(self) -> ItemSide:
         """Embeddings and trends of the date, read when first asked for."""
         return self.network.item_side(self.timeline.at(0, self.timeline.user_offsets[:0]))
+
+    def with_taste(self, share: float) -> NetworkRanker:
+        """The ranker of `Network.with_taste`; items and average user do not depend on the share, so they are read once."""
+        _ = self.items, self.average
+        ranker = copy(self)
+        ranker.network = self.network.with_taste(share)
+        return ranker
 
     @cached_property
     @torch.no_grad()

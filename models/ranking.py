@@ -17,6 +17,8 @@ LOWEST = torch.finfo(torch.float32).min  # what a ranker's −∞ counts as: las
 TIED_ROWS = 32  # at a time, to stay in the processor's cache
 CHUNK_SCORES = 2**24  # float32 scores of one chunk of users: 64 MB
 
+MOST_THREADS = 8  # each with a chunk of its own: bounds the memory on machines with many cores
+
 Result = TypeVar("Result")
 
 
@@ -64,7 +66,7 @@ def top_k(ranker: Ranker, graph: Graph, users: Tensor, k: int, list_name: str, r
 
 def in_threads(function: Callable[[Tensor], Result], parts: Sequence[Tensor]) -> list[Result]:
     """The function of each part, in their order, computed side by side: each part on one thread, so always the same bits."""
-    with ThreadPoolExecutor(max_workers=os.cpu_count()) as pool:
+    with ThreadPoolExecutor(max_workers=min(MOST_THREADS, os.cpu_count() or 1)) as pool:
         return list(pool.map(function, parts))
 
 

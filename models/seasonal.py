@@ -89,7 +89,7 @@ def seasonal_popularity(
         earlier += events.strength * ((events.age_days <= back) & (events.age_days > back - coming_days))
         known |= graph.item_age_days > back
     recent, season = (
-        _counts(graph, weight) for weight in (events.strength * decay(events.age_days, half_life_days), earlier)
+        segment_counts(graph, weight) for weight in (events.strength * decay(events.age_days, half_life_days), earlier)
     )
     shop_recent = _shares(recent.sum(0), torch.full_like(recent[0], 1 / items))
     shop_season = _shares(season.sum(0), shop_recent)
@@ -103,7 +103,7 @@ def seasonal_popularity(
     )
 
 
-def _counts(graph: Graph, weight: Tensor) -> Tensor:
+def segment_counts(graph: Graph, weight: Tensor) -> Tensor:
     """Sum of the events' weights: float32 [S, I]."""
     segments = int(graph.user_segment.max()) + 1 if graph.user_count else 1
     cell = graph.user_segment[graph.interactions.user_index] * graph.item_count + graph.interactions.item_index

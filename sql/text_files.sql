@@ -56,3 +56,42 @@ case
             lambda field: if(starts_with(field, '"'), replace(field[2:-2], '""', '"'), field)
         )
 end;
+
+-- time_of_seconds(seconds): the time so many seconds after 1970, given as text; null where not between 1995 and 2033.
+create or replace temp macro time_of_seconds(seconds) as
+case
+    when try_cast(seconds as bigint) between 800000000 and 1999999999
+        then make_timestamp(try_cast(seconds as bigint) * 1000000)
+end;
+
+-- mkr_map(folder): one fact per line of item_index2entity_id.txt, as MKR publishes it: an item and the same as an entity of
+-- the knowledge graph, between tabs; undated.
+-- key: source_file, source_row
+create or replace temp macro mkr_map(folder) as table
+select
+    string_split(line, chr(9))[1] as subject,
+    'is' as relation,
+    'kg:' || string_split(line, chr(9))[2] as object,
+    cast(null as date) as since,
+    cast(null as varchar) as excluded_because,
+    case when not regexp_full_match(line, '[1-9]\d{0,7}\t(0|[1-9]\d{0,7})') then line end as raw_text,
+    source_file,
+    source_row,
+from lines(folder || '/item_index2entity_id.txt', 'utf-8');
+
+-- mkr_triples(folder): one fact per line of kg.txt, as MKR publishes it: an entity, a relation such as 'film.film.director',
+-- an entity, between tabs; undated.
+-- key: source_file, source_row
+create or replace temp macro mkr_triples(folder) as table
+select
+    'kg:' || string_split(line, chr(9))[1] as subject,
+    string_split(line, chr(9))[2] as relation,
+    'kg:' || string_split(line, chr(9))[3] as object,
+    cast(null as date) as since,
+    cast(null as varchar) as excluded_because,
+    case
+        when not regexp_full_match(line, '(0|[1-9]\d{0,7})\t[a-z_]+(\.[a-z_]+)+\t(0|[1-9]\d{0,7})') then line
+    end as raw_text,
+    source_file,
+    source_row,
+from lines(folder || '/kg.txt', 'utf-8');

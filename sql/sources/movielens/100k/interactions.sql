@@ -11,8 +11,7 @@ with lines as (
 ratings as (
     select
         *,
-        try_cast(field[4] as bigint) as seconds,
-        case when seconds between 800000000 and 1999999999 then make_timestamp(seconds * 1000000) end as rated_at,
+        time_of_seconds(field[4]) as rated_at,
     from lines
 )
 

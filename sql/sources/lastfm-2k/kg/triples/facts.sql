@@ -1,22 +1,13 @@
 -- One row per line of kg/kg.txt: an entity, a relation, an entity, between tabs; undated.
 -- key: source_file, source_row
 -- The relation loses its domain: 'music.artist.origin' is 'artist.origin', as several types have a property of one name.
-with lines as (
-    select
-        *,
-        string_split(line, chr(9)) as field,
-    from lines(getvariable('input') || '/kg/kg.txt', 'utf-8')
-)
-
 select
-    'kg:' || field[1] as subject,
-    regexp_extract(field[2], '[^.]+\.[^.]+$') as relation,
-    'kg:' || field[3] as object,
-    cast(null as date) as since,
-    cast(null as varchar) as excluded_because,
-    case
-        when not regexp_full_match(line, '(0|[1-9]\d{0,7})\t[a-z_]+(\.[a-z_]+)+\t(0|[1-9]\d{0,7})') then line
-    end as raw_text,
+    subject,
+    regexp_extract(relation, '[^.]+\.[^.]+$') as relation,
+    object,
+    since,
+    excluded_because,
+    raw_text,
     source_file,
     source_row,
-from lines
+from mkr_triples(getvariable('input') || '/kg')

@@ -10,8 +10,7 @@ with lines as (
 tags as (
     select
         *,
-        try_cast(field[4] as bigint) as seconds,
-        case when seconds between 800000000 and 1999999999 then make_timestamp(seconds * 1000000) end as tagged_at,
+        time_of_seconds(field[4]) as tagged_at,
     from lines
 )
 
