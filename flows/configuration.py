@@ -2,42 +2,65 @@
 
 from __future__ import annotations
 
+import os
 from datetime import date
 from pathlib import Path
+from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from models.settings import DAILY, BaselineName, ModelSettings
+from models.settings import DAILY, BaselineName, ModelName, ModelSettings
 from tasks.warehouse import MEMORY_LIMIT
 
 DEFAULT_HOME = Path(".almanac")
 
 
-class RunConfig(BaseModel):
-    """One run of one source for one date."""
+class SourceConfig(BaseModel):
+    """What is read, and where its warehouse is."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     source: str = Field(description="name of a shipped source, or a folder with SELECTs and source.toml")
     input: Path = Field(description="folder that holds the source's files")
-    as_of: date | None = Field(
-        default=None,
-        description="the run sees only what is dated before this day, in the source's time zone; "
-        "left out, the day for which the run was scheduled",
-    )
     home: Path = Field(default=DEFAULT_HOME, description="folder of warehouse, models and serving files")
-    top_k: int = Field(default=20, ge=1, le=1000, description="rows per user and list")
-    device: str = Field(
-        default="cpu", pattern=r"^(cpu|cuda(:\d+)?)$", description="torch device of training and scoring: cpu or cuda"
-    )
-    history_days: int = Field(default=90, ge=1, description="days of lists kept in the serving file; Parquet keeps all")
     memory_limit: str = Field(
         default=MEMORY_LIMIT,
         pattern=r"^\d+(\.\d+)? ?[KMGT]i?B$",
         description="most memory DuckDB takes, e.g. 4GB; it spills beyond",
     )
     temp_directory: Path | None = Field(default=None, description="where DuckDB spills; default <home>/spill")
+    model: ModelSettings = Field(default_factory=ModelSettings)
+
+
+class RunConfig(SourceConfig):
+    """One run of one source for one date."""
+
+    as_of: date | None = Field(
+        default=None,
+        description="the run sees only what is dated before this day, in the source's time zone; "
+        "left out, the day for which the run was scheduled",
+    )
+    top_k: int = Field(default=20, ge=1, le=1000, description="rows per user and list")
+    device: str = Field(
+        default="cpu", pattern=r"^(cpu|cuda(:\d+)?)$", description="torch device of training and scoring: cpu or cuda"
+    )
+    history_days: int = Field(default=90, ge=1, description="days of lists kept in the serving file; Parquet keeps all")
     baselines: tuple[BaselineName, ...] = Field(
         default=DAILY, min_length=1, description="what the model has to beat, and what is published where it does not"
     )
-    model: ModelSettings = Field(default_factory=ModelSettings)
+
+
+class BacktestConfig(SourceConfig):
+    """One backtest: models, judged at rolling origins on what happened next."""
+
+    origins: tuple[date, ...] = Field(
+        min_length=1, description="dates to be judged at, each as a daily run would see it"
+    )
+    horizons: tuple[Annotated[int, Field(ge=1)], ...] = Field(
+        default=(), description="days to find; none = the source's own horizon"
+    )
+    models: tuple[ModelName, ...] = Field(min_length=1, description="the model, ablations of it, baselines")
+    seeds: int = Field(default=1, ge=1, description="of each fit")
+    tune: bool = Field(default=True, description="search each baseline's settings before the first origin")
+    processes: int = Field(default_factory=lambda: os.cpu_count() or 1, ge=1, description="fits side by side")
+    report: Path | None = Field(default=None, description="the HTML file; default <home>/backtests/<id>.html")

@@ -132,7 +132,9 @@ def _steps(
         "why": choice["why"],
         "network": {
             "passes": choice["epochs"],
-            "taste": choice["taste_share"],
+            "taste": {
+                name: how if isinstance(how, float) else "calibrated" for name, how in choice["finishes"].items()
+            },
             **choice["settings"].model_dump(include={"facts", "friends"}),
         },
         "model_version": version,

@@ -21,7 +21,16 @@ RIDGE = 0.01  # λ
 NUMBERS_PER_BATCH = 2**22  # of the histories' vectors: 16 MB
 
 
-def fit_als(graph: Graph, horizon_days: int, settings: ModelSettings, half_life: float) -> Callable[[Graph], Ranker]:
+def fit_als(
+    graph: Graph,
+    horizon_days: int,
+    settings: ModelSettings,
+    half_life: float,
+    factors: int = FACTORS,
+    unobserved: float = UNOBSERVED,
+    ridge: float = RIDGE,
+    rounds: int = ROUNDS,
+) -> Callable[[Graph], Ranker]:
     """iALS (Hu et al. 2008; Rendle et al. 2022, arXiv 2110.14037) with decayed confidence.
 
     Minimises Σ c_ui (1 − p_u·q_i)² + α₀ Σ_all (p_u·q_i)² + λ Σ_u (Σ_i c_ui + α₀ I) |p_u|² + the same for items, where
@@ -29,20 +38,20 @@ def fit_als(graph: Graph, horizon_days: int, settings: ModelSettings, half_life:
     """
     half_life_days, device = half_life * horizon_days, graph.interactions.strength.device
     dice = torch.Generator(device).manual_seed(settings.seed)
-    items = torch.randn(graph.item_count, FACTORS, generator=dice, device=device) * 0.1 / FACTORS**0.5
+    items = torch.randn(graph.item_count, factors, generator=dice, device=device) * 0.1 / factors**0.5
     by_user = sparse_weights(graph, half_life_days)
     by_item = by_user.T.tocsr()
-    for _ in range(ROUNDS):
-        items = solve(by_item, solve(by_user, items))
+    for _ in range(rounds):
+        items = solve(by_item, solve(by_user, items, unobserved, ridge), unobserved, ridge)
 
     def refresh(now: Graph) -> Ranker:
-        users = solve(sparse_weights(now, half_life_days), items)
+        users = solve(sparse_weights(now, half_life_days), items, unobserved, ridge)
         return Factors("ials", now, half_life_days, users, items, torch.zeros(now.item_count, device=device))
 
     return refresh
 
 
-def solve(confidence: Any, fixed: Tensor) -> Tensor:
+def solve(confidence: Any, fixed: Tensor, unobserved: float = UNOBSERVED, ridge: float = RIDGE) -> Tensor:
     """One side's vectors w given the other's y: float32 [R, D], 0 for rows without history.
 
     Each minimises Σ_j c_j (1 − w·y_j)² + α₀ Σ_all (w·y)² + λ (Σ_j c_j + α₀ N) |w|². confidence: scipy CSR [R, N].
@@ -51,14 +60,14 @@ def solve(confidence: Any, fixed: Tensor) -> Tensor:
     device = fixed.device
     start, column = (torch.from_numpy(part).long().to(device) for part in (confidence.indptr, confidence.indices))
     root = torch.from_numpy(confidence.data).to(device).sqrt()
-    spectrum, basis = torch.linalg.eigh(UNOBSERVED * fixed.T @ fixed)
+    spectrum, basis = torch.linalg.eigh(unobserved * fixed.T @ fixed)
     rotated = fixed @ basis
-    ridge = RIDGE * (torch.from_numpy(confidence.sum(axis=1)).to(device) + UNOBSERVED * len(fixed))
+    ridges = ridge * (torch.from_numpy(confidence.sum(axis=1)).to(device) + unobserved * len(fixed))
     solved = torch.zeros(len(start) - 1, fixed.shape[1], device=device)
     for rows, place, inside in _batches(start, fixed.shape[1]):
         weight = root[place] * inside
         history = rotated[column[place]] * weight[..., None]
-        scale = spectrum + ridge[rows, None]
+        scale = spectrum + ridges[rows, None]
         if history.shape[1] < history.shape[2]:
             inner = (history / scale[:, None]) @ history.mT
             inner.diagonal(dim1=1, dim2=2).add_(1)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from copy import deepcopy
 from dataclasses import dataclass, field
 from datetime import date
 from typing import Any
@@ -10,22 +11,23 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from models.baselines import BASELINES
+from models.baselines import BASELINES, Parameters
+from models.calibration import calibrate, held_out
 from models.graph import Graph
 from models.metrics import METRICS, coverage, hits, paired_difference
-from models.network import LISTS, Network, served_lists
-from models.network_ranker import NetworkRanker
+from models.network import LISTS, Finish, Network, served_lists
+from models.network_ranker import NetworkRanker, learn_filter
 from models.ranking import Ranker, top_k
-from models.settings import DAILY, BaselineName, ModelSettings
+from models.settings import DAILY, MODEL, BaselineName, ModelSettings
 from models.timeline import Timeline
 from models.training import Progress, fit
 
 MOST_HOLDOUTS = 4
 MOST_USERS = 2000  # of one holdout, drawn at random: enough to tell rankers apart
 TASTE_SHARES = (1.0, 0.7, 0.5, 0.25)  # of the trained temperature: what was learned by heart counts less on later dates
-MODEL = "almanac"
 PATIENCE = 2  # epochs without a better one, after which there are no more
-Option = Any  # half-life of a baseline; epochs and taste share of the network, and the hop it goes without
+CALIBRATED = "calibrated"
+Option = Any  # place in a baseline's options; of the network epochs, taste share, and what else is changed about it
 
 
 @dataclass(frozen=True)
@@ -52,8 +54,8 @@ class Evaluation:
     user_ndcg: dict[str, dict[str, Tensor]]  # list → ranker → float32 [N]
     settings: ModelSettings  # of the network to publish: without the hops that harm on the holdouts, beyond noise
     epochs: int  # of the network to publish
-    taste_share: float  # of its trained temperature
-    options: dict[str, dict[str, float]]  # list → baseline → half-life in horizons (epochs for repeat_trend)
+    finishes: dict[str, Finish]  # served list → how its head leaves training
+    options: dict[str, dict[str, Parameters]]  # list → baseline → what it is fitted with
 
 
 @dataclass(frozen=True)
@@ -76,13 +78,35 @@ class Trials:
 
     def best(self, lists: tuple[str, ...], holdouts: list[int]) -> Any:
         """The option with the best NDCG over these lists (each relative to its best) and holdouts; ties: the first."""
-        total = torch.zeros(len(self.measured), dtype=torch.float64)
-        for list_name in lists:
-            trials = [option[list_name] for option in self.measured.values()]
-            pooled = torch.stack([torch.cat([trial[h]["ndcg"] for h in holdouts]).double().mean() for trial in trials])
-            pooled = pooled.nan_to_num()  # a list with nothing to find in these holdouts has no say
-            total += pooled / pooled.max().clamp(min=1e-12)
-        return list(self.measured)[int(total.argmax())]
+        return max(self.measured, key=self.worth(lists, holdouts))
+
+    def worth(self, lists: tuple[str, ...], holdouts: list[int]) -> Callable[[Option], float]:
+        """The sum of an option's relative NDCG over the lists."""
+        relative = [self._relative(list_name, holdouts) for list_name in lists]
+        return lambda option: sum(of[option] for of in relative)
+
+    def best_epoch(self, lists: tuple[str, ...], holdouts: list[int]) -> tuple[int, dict[str, Any]]:
+        """The network's epoch that is best for all lists together, each finished as suits it, and these finishes."""
+        worth = {name: self._relative(name, holdouts) for name in lists}
+
+        def finishes(epoch: int) -> dict[str, Option]:
+            options = [option for option in self.measured if option[0] == epoch]
+            return {name: max(options, key=lambda option: of[option]) for name, of in worth.items()}
+
+        def total(epoch: int) -> float:
+            return sum(worth[name][option] for name, option in finishes(epoch).items())
+
+        best = max(dict.fromkeys(option[0] for option in self.measured), key=total)
+        return best, {name: option[1] for name, option in finishes(best).items()}
+
+    def _relative(self, list_name: str, holdouts: list[int]) -> dict[Option, float]:
+        """NDCG of each option, relative to the best; a list with nothing to find in these holdouts has no say."""
+        pooled = {
+            option: float(torch.cat([trial[list_name][h]["ndcg"] for h in holdouts]).double().mean().nan_to_num())
+            for option, trial in self.measured.items()
+        }
+        most = max(1e-12, *pooled.values())
+        return {option: value / most for option, value in pooled.items()}
 
     def is_better(self, one: Option, other: Option, lists: tuple[str, ...], users: list[dict[str, Tensor]]) -> bool:
         """Whether the NDCG of one option is above the other's over all lists and holdouts, with a one-sided 90 % interval."""
@@ -93,10 +117,10 @@ class Trials:
         _, least = paired_difference(mine, its, torch.cat([of[name].cpu() for name in lists for of in users]))
         return least > 0
 
-    def cross_fitted(self, lists: tuple[str, ...], holdout_count: int) -> list[Any]:
-        """For each holdout the option that is best on the others; a single holdout has none and chooses for itself."""
-        everyone = list(range(holdout_count))
-        return [self.best(lists, [other for other in everyone if other != number] or everyone) for number in everyone]
+
+def others_of(number: int, count: int) -> list[int]:
+    """The holdouts on which is chosen what one is measured with; a single one has no others and chooses for itself."""
+    return [other for other in range(count) if other != number] or [number]
 
 
 def evaluate(
@@ -114,11 +138,10 @@ def evaluate(
     with (rankers and epochs done, in all).
     """
     names = served_lists(repeats)
-    holdouts, back_days = _holdouts(graph, horizon_days, names[0], settings.seed)
+    holdouts, back_days = last_holdouts(graph, horizon_days, names[0], settings.seed)
     contenders: list[BaselineName] = [name for name in baselines if graph.item_count <= BASELINES[name].most_items]
     trials = {name: Trials() for name in (MODEL, *contenders)}
-    hops = _hops(graph, settings)
-    done, total = 0, settings.epochs + len(hops) + len(contenders)
+    done, total = 0, settings.epochs + len(_hops(graph, settings)) + len(contenders)
 
     def step() -> None:
         nonlocal done
@@ -133,38 +156,94 @@ def evaluate(
                 trials[name].add(option, list_name, metrics(ranker, holdout, list_name, k))
 
     if not holdouts:
-        return _chosen(holdouts, trials, k, repeats, settings)
-    before, everyone = graph.back(back_days), list(range(len(holdouts)))
+        return _chosen(holdouts, trials, k, repeats, settings, {})
+    before = graph.back(back_days)
+    chosen, calibrated = _judge_network(before, holdouts, horizon_days, settings, names, measure, trials[MODEL], step)
+    for contender in contenders:
+        for place, option in enumerate(BASELINES[contender].options):
+            measure(contender, place, BASELINES[contender].fit(before, horizon_days, settings, option))
+        step()
+    return _chosen(holdouts, trials, k, repeats, chosen, calibrated)
 
-    def measure_network(options: list[Option], network: Network, timelines: dict[date, Timeline]) -> None:
+
+def _judge_network(
+    before: Graph,
+    holdouts: list[Holdout],
+    horizon_days: int,
+    settings: ModelSettings,
+    lists: tuple[str, ...],
+    measure: Callable[[str, Option, Callable[[Graph], Ranker]], None],
+    trials: Trials,
+    step: Callable[[], None],
+) -> tuple[ModelSettings, dict[str, Finish]]:
+    """Measures epochs, shares of the taste and the calibration.
+
+    Returns the settings without harmful hops, compared at the best epoch and share, and the calibration learned at the best
+    epoch by list.
+    """
+    everyone, kept = list(range(len(holdouts))), []
+
+    def prepared(settings: ModelSettings) -> list[Timeline]:
+        return [Timeline(holdout.graph, horizon_days, settings) for holdout in holdouts]
+
+    def measure_shares(network: Network, timelines: list[Timeline], options: list[Option]) -> None:
         rankers = {
-            day: NetworkRanker(network, timeline.graph, timeline=timeline) for day, timeline in timelines.items()
+            timeline.graph.as_of: NetworkRanker(network, timeline.graph, timeline=timeline) for timeline in timelines
         }
         for option in options:
             measure(MODEL, option, lambda now, share=option[1]: rankers[now.as_of].with_taste(share))
 
-    timelines = _timelines(holdouts, horizon_days, settings)
+    timelines = prepared(settings)
 
     def on_epoch(epoch: int, network: Network) -> bool:
-        measure_network([(epoch, share) for share in TASTE_SHARES], network, timelines)
+        measure_shares(network, timelines, [(epoch, share) for share in TASTE_SHARES])
         step()
-        return epoch - trials[MODEL].best(names, everyone)[0] < PATIENCE
+        best_epoch, _ = trials.best_epoch(lists, everyone)
+        if best_epoch == epoch:
+            kept[:] = [deepcopy(network)]
+        return epoch - best_epoch < PATIENCE
 
-    fit(before, horizon_days, settings, epochs=settings.epochs, lists=names, on_epoch=on_epoch)
-    best = trials[MODEL].best(names, everyone)
-    for hop in hops:
+    fit(before, horizon_days, settings, epochs=settings.epochs, lists=lists, on_epoch=on_epoch)
+    epoch, _ = trials.best_epoch(lists, everyone)
+    best = max((option for option in trials.measured if option[0] == epoch), key=trials.worth(lists, everyone))
+    harmful = []
+    for hop in _hops(before, settings):
         without = settings.model_copy(update={hop: False})
-        network = fit(before, horizon_days, without, epochs=best[0], lists=names)
-        measure_network([(*best, hop)], network, _timelines(holdouts, horizon_days, without))
+        network = fit(before, horizon_days, without, epochs=best[0], lists=lists)
+        measure_shares(network, prepared(without), [(*best, hop)])
+        if trials.is_better((*best, hop), best, lists, [holdout.users for holdout in holdouts]):
+            harmful.append(hop)
+        del trials.measured[*best, hop]
         step()
-    for contender in contenders:
-        for option in BASELINES[contender].options:
-            measure(contender, option, BASELINES[contender].fit(before, horizon_days, settings, option))
-        step()
-    harmful = [hop for hop in hops if trials[MODEL].is_better((*best, hop), best, names, [h.users for h in holdouts])]
-    for hop in hops:
-        del trials[MODEL].measured[*best, hop]
-    return _chosen(holdouts, trials, k, repeats, settings.model_copy(update=dict.fromkeys(harmful, False)))
+    calibrated: dict[str, Finish] = {}
+    if settings.taste and not settings.random_graph:
+        calibrated = _calibrate(kept[0].with_taste(best[1]), before, holdouts, timelines, lists, measure, epoch)
+    return settings.model_copy(update=dict.fromkeys(harmful, False)), calibrated
+
+
+def _calibrate(
+    network: Network,
+    before: Graph,
+    holdouts: list[Holdout],
+    timelines: list[Timeline],
+    lists: tuple[str, ...],
+    measure: Callable[[str, Option, Callable[[Graph], Ranker]], None],
+    epoch: int,
+) -> dict[str, Finish]:
+    """Learns it on all holdouts, and measures it on each as learned on the others."""
+    weights = learn_filter(before, network)
+    parts = [
+        held_out(NetworkRanker(network, timeline.graph, timeline=timeline, item_filter=weights), holdout.truth, lists)
+        for holdout, timeline in zip(holdouts, timelines, strict=True)
+    ]
+    whole = calibrate(network, [part for held in parts for part in held])
+    rankers = {}
+    for place, timeline in enumerate(timelines):
+        others = [part for other in others_of(place, len(parts)) for part in parts[other]]
+        mine = calibrate(network, others, start=whole, iterations=8)
+        rankers[timeline.graph.as_of] = NetworkRanker(mine, timeline.graph, timeline=timeline, item_filter=weights)
+    measure(MODEL, (epoch, CALIBRATED), lambda now: rankers[now.as_of])
+    return {name: whole.calibration_values(name) for name in lists}
 
 
 def _hops(graph: Graph, settings: ModelSettings) -> list[str]:
@@ -173,11 +252,7 @@ def _hops(graph: Graph, settings: ModelSettings) -> list[str]:
     return [hop for hop, kinds in edges.items() if getattr(settings, hop) and any(len(kind.weight) for kind in kinds)]
 
 
-def _timelines(holdouts: list[Holdout], horizon_days: int, settings: ModelSettings) -> dict[date, Timeline]:
-    return {holdout.graph.as_of: Timeline(holdout.graph, horizon_days, settings) for holdout in holdouts}
-
-
-def _holdouts(graph: Graph, horizon_days: int, widest: str, seed: int) -> tuple[list[Holdout], int]:
+def last_holdouts(graph: Graph, horizon_days: int, widest: str, seed: int) -> tuple[list[Holdout], int]:
     """Oldest first, as many of the last four horizons as leave one to learn from and some history before it.
 
     Also how many days before as_of the first begins. Horizons with nothing to find for the `widest` list are left out.
@@ -213,16 +288,21 @@ def metrics(ranker: Ranker, holdout: Holdout, list_name: str, k: int) -> dict[st
 
 
 def _chosen(
-    holdouts: list[Holdout], trials: dict[str, Trials], k: int, repeats: bool, settings: ModelSettings
+    holdouts: list[Holdout],
+    trials: dict[str, Trials],
+    k: int,
+    repeats: bool,
+    settings: ModelSettings,
+    calibrated: dict[str, Finish],
 ) -> Evaluation:
     trials = trials if holdouts else {}
-    everyone = list(range(len(holdouts)))
+    count, served = len(holdouts), served_lists(repeats)
     rows: list[MetricRow] = []
     ndcg: dict[str, dict[str, Tensor]] = {name: {} for name in LISTS}
     judged = {name: name if repeats else "discover" for name in LISTS}
     for list_name in LISTS:
         for ranker, trial in trials.items():
-            options = trial.cross_fitted(_chosen_by(ranker, judged[list_name], repeats), len(holdouts))
+            options = [_option(ranker, trial, judged[list_name], served, others_of(n, count)) for n in range(count)]
             measured = [trial.measured[option][judged[list_name]][number] for number, option in enumerate(options)]
             ndcg[list_name][ranker] = torch.cat([metrics["ndcg"] for metrics in measured])
             for holdout, metrics in zip(holdouts, measured, strict=True):
@@ -230,7 +310,9 @@ def _chosen(
                 for metric, values in metrics.items() if users else ():
                     rows.append(MetricRow(list_name, ranker, holdout.graph.as_of, metric, float(values.mean()), users))
     none = torch.zeros(0, dtype=torch.int64)
-    epochs, share = trials[MODEL].best(served_lists(repeats), everyone) if holdouts else (settings.epochs, 1.0)
+    epochs, finishes = settings.epochs, dict.fromkeys(served, 1.0)
+    if holdouts:
+        epochs, finishes = trials[MODEL].best_epoch(served, list(range(count)))
     users_of = {name: [holdout.users[judged[name]].cpu() for holdout in holdouts] for name in LISTS}
     return Evaluation(
         k=k,
@@ -241,14 +323,21 @@ def _chosen(
         user_ndcg=ndcg,
         settings=settings,
         epochs=epochs,
-        taste_share=share,
+        finishes={name: calibrated[name] if how == CALIBRATED else how for name, how in finishes.items()},
         options={
-            name: {ranker: trial.best((judged[name],), everyone) for ranker, trial in trials.items() if ranker != MODEL}
+            name: {
+                ranker: BASELINES[ranker].options[trial.best((judged[name],), list(range(count)))]
+                for ranker, trial in trials.items()
+                if ranker != MODEL
+            }
             for name in LISTS
         },
     )
 
 
-def _chosen_by(ranker: str, list_name: str, repeats: bool) -> tuple[str, ...]:
-    """The lists that choose a ranker's option: one network serves both, a baseline is fitted for each."""
-    return served_lists(repeats) if ranker == MODEL else (list_name,)
+def _option(ranker: str, trial: Trials, list_name: str, served: tuple[str, ...], holdouts: list[int]) -> Option:
+    """What a list is measured with: the network has one epoch for all lists, a baseline is fitted for each."""
+    if ranker != MODEL:
+        return trial.best((list_name,), holdouts)
+    epoch, finishes = trial.best_epoch(served, holdouts)
+    return epoch, finishes[list_name]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from math import log
 
 import torch
@@ -76,7 +77,7 @@ class Factorisation(nn.Module):
     The terms with t are those of timeSVD++ (Koren 2009, doi 10.1145/1557019.1557072); without them it is plain.
     """
 
-    def __init__(self, graph: Graph, timed: bool, dice: torch.Generator) -> None:
+    def __init__(self, graph: Graph, timed: bool, dimension: int, dice: torch.Generator) -> None:
         super().__init__()
         events, device = graph.interactions, graph.interactions.strength.device
         self.timed, self.bin_count = timed, graph.oldest_days // BIN_DAYS + 1
@@ -85,9 +86,9 @@ class Factorisation(nn.Module):
             start = torch.randn(rows, columns, generator=dice, device=device) * spread
             return nn.Embedding.from_pretrained(start, freeze=False)
 
-        self.user, self.item = (table(count, DIMENSION, 0.1) for count in (graph.user_count, graph.item_count))
+        self.user, self.item = (table(count, dimension, 0.1) for count in (graph.user_count, graph.item_count))
         self.bias = table(graph.item_count, 1, 0.0)
-        self.drift = table(graph.user_count if timed else 0, DIMENSION, 0.0)
+        self.drift = table(graph.user_count if timed else 0, dimension, 0.0)
         self.bin_bias = table(graph.item_count * self.bin_count if timed else 0, 1, 0.0)
         count = torch.bincount(events.user_index, minlength=graph.user_count)
         total = torch.zeros_like(count).index_add_(0, events.user_index, events.age_days.long())
@@ -109,46 +110,59 @@ class Factorisation(nn.Module):
         return bias.squeeze(1)
 
 
-def fit_bpr(graph: Graph, horizon_days: int, settings: ModelSettings, half_life: float) -> Callable[[Graph], Ranker]:
-    """BPR-MF (Rendle et al. 2009, arXiv 1205.2618): users keep the vectors of the date they were learned at."""
-    return _fit(graph, settings, half_life * horizon_days, "bpr_mf", timed=False)
-
-
-def fit_time_mf(
-    graph: Graph, horizon_days: int, settings: ModelSettings, half_life: float
+def fit_factorisation(
+    graph: Graph,
+    horizon_days: int,
+    settings: ModelSettings,
+    half_life: float,
+    dimension: int = DIMENSION,
+    ridge: float = RIDGE,
+    learning_rate: float = LEARNING_RATE,
+    *,
+    timed: bool,
 ) -> Callable[[Graph], Ranker]:
-    """The same with time: scored at the date of the refresh, with the items' newest biases."""
-    return _fit(graph, settings, half_life * horizon_days, "time_mf", timed=True)
+    """BPR-MF (Rendle et al. 2009, arXiv 1205.2618), plain or with time; users keep the vectors they were learned with.
 
-
-def _fit(
-    graph: Graph, settings: ModelSettings, half_life_days: float, name: str, timed: bool
-) -> Callable[[Graph], Ranker]:
-    """Minimises −Σ log σ(x(u, i, t) − x(u, j, t)) + λ |parameters|², events drawn by their decayed strength, j at even odds."""
+    Minimises −Σ log σ(x(u, i, t) − x(u, j, t)) + λ |parameters|², events drawn by their decayed strength, j at even odds.
+    With time, scores are those at the date of the refresh, with the items' newest biases.
+    """
+    half_life_days = half_life * horizon_days
     device = graph.interactions.strength.device
     dice = torch.Generator(device).manual_seed(settings.seed)
-    model = Factorisation(graph, timed, dice).to(device)
+    model = Factorisation(graph, timed, dimension, dice).to(device)
     if len(graph.interactions.strength):
-        _learn(model, graph, half_life_days, dice)
+        _learn(model, graph, half_life_days, ridge, learning_rate, dice)
 
     @torch.no_grad()
     def refresh(now: Graph) -> Ranker:
         ahead = -torch.tensor((now.as_of - graph.as_of).days, device=device)  # as an age at the date of learning
         users = model.users(torch.arange(graph.user_count, device=device), ahead)
         bias = model.biases(torch.arange(graph.item_count, device=device), ahead)
+        name = "time_mf" if timed else "bpr_mf"
         return Factors(name, now, half_life_days, users, model.item.weight.detach(), bias)
 
     return refresh
 
 
-def _learn(model: Factorisation, graph: Graph, half_life_days: float, dice: torch.Generator) -> None:
+fit_bpr = partial(fit_factorisation, timed=False)
+fit_time_mf = partial(fit_factorisation, timed=True)
+
+
+def _learn(
+    model: Factorisation,
+    graph: Graph,
+    half_life_days: float,
+    ridge: float,
+    learning_rate: float,
+    dice: torch.Generator,
+) -> None:
     events, device = graph.interactions, graph.interactions.strength.device
     pairs = torch.unique_consecutive(events.user_index * graph.item_count + events.item_index)
     reach = torch.cumsum((events.strength * decay(events.age_days, half_life_days)).double(), 0)
-    optimizer = torch.optim.Adam(model.parameters(), lr=LEARNING_RATE)
+    optimizer = torch.optim.Adam(model.parameters(), lr=learning_rate)
     for step in range(STEPS):
         for group in optimizer.param_groups:
-            group["lr"] = LEARNING_RATE * (1 - step / STEPS)
+            group["lr"] = learning_rate * (1 - step / STEPS)
         drawn = torch.rand(EVENTS_PER_STEP, generator=dice, device=device, dtype=torch.float64) * reach[-1]
         event = torch.searchsorted(reach, drawn).clamp(max=len(reach) - 1)
         user, item, age = events.user_index[event], events.item_index[event], events.age_days[event]
@@ -159,7 +173,7 @@ def _learn(model: Factorisation, graph: Graph, half_life_days: float, dice: torc
         bias, other_bias = model.biases(item, age), model.biases(other, age)
         margin = (vector * (wanted - unwanted)).sum(1) + bias - other_bias
         size = (vector.square() + wanted.square() + unwanted.square()).sum(1) + bias.square() + other_bias.square()
-        loss = ((RIDGE * size - logsigmoid(margin)) * is_new).sum() / EVENTS_PER_STEP
+        loss = ((ridge * size - logsigmoid(margin)) * is_new).sum() / EVENTS_PER_STEP
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from models.evaluation import MODEL, Evaluation
+from models.evaluation import Evaluation
 from models.metrics import paired_difference
+from models.settings import MODEL
 
 FALLBACK = {"for_you": "repeat_trend", "discover": "decayed_popularity"}
 

@@ -18,21 +18,22 @@ from models.ranking import Ranker
 from models.settings import ModelSettings
 
 RANK = 256
-LOW_PASS = 0.3
+LOW_PASS = 0.3  # α
+ITEM_POWER = 0.5  # β
 POWER_ITERATIONS = 4
 
 
 @dataclass(frozen=True)
 class GraphFilter:
-    """r_u (R̃ᵀR̃ + α D_I^(−½) V Vᵀ D_I^(½)), r_u being the user's decayed history as of the graph's date."""
+    """r_u (R̃ᵀR̃ + α D_I^(−β) V Vᵀ D_I^β), r_u being the user's decayed history as of the graph's date."""
 
     name: str
     graph: Graph
     half_life_days: float
     history: Any  # scipy CSR [U, I]
     gram: Any  # scipy CSR [I, I], R̃ᵀR̃
-    damped: Tensor  # float32 [I, K], α D_I^(−½) V
-    raised: Tensor  # float32 [I, K], D_I^(½) V
+    damped: Tensor  # float32 [I, K], α D_I^(−β) V
+    raised: Tensor  # float32 [I, K], D_I^β V
 
     def scores(self, users: Tensor, list_name: str) -> Tensor:
         """float32 [B, I]."""
@@ -45,20 +46,29 @@ class GraphFilter:
 
 
 def fit_graph_filter(
-    graph: Graph, horizon_days: int, settings: ModelSettings, half_life: float
+    graph: Graph,
+    horizon_days: int,
+    settings: ModelSettings,
+    half_life: float,
+    rank: int = RANK,
+    low_pass: float = LOW_PASS,
+    item_power: float = ITEM_POWER,
+    damping: float = 0.0,
 ) -> Callable[[Graph], Ranker]:
     """GF-CF (Shen et al. 2021, arXiv 2108.07567) on decayed weights.
 
-    R̃ = D_U^(−½) R D_I^(−½) with R = √(Σ strength · 2^(−age/half-life)); V: its first `RANK` right singular vectors.
+    R̃ = D_U^(−½) R D_I^(−β) with R = √(Σ strength · 2^(−age/half-life)); V: its first `rank` right singular vectors.
+    The paper's β is ½; a larger one favours rare items. damping: γ in V diag(α − γ σ²) Vᵀ, σ being the singular values: it
+    takes back some of what the first term gives to the main directions.
     """
     half_life_days, device = half_life * horizon_days, graph.interactions.strength.device
     weights = sparse_weights(graph, half_life_days)
     user_degree, item_degree = weights.sum(axis=1).clip(1e-30), weights.sum(axis=0)
-    root = np.sqrt(item_degree)
+    root = item_degree**item_power
     inverse_root = np.divide(1, root, out=np.zeros_like(root), where=root > 0)
     normal = (diags_array(user_degree**-0.5) @ weights @ diags_array(inverse_root)).tocsr()
-    vectors = _right_singular_vectors(normal, settings.seed).to(device)
-    damped = LOW_PASS * vectors * torch.from_numpy(inverse_root).to(device)[:, None]
+    values, vectors = (part.to(device) for part in _singular(normal, rank, settings.seed))
+    damped = (low_pass - damping * values.square()) * vectors * torch.from_numpy(inverse_root).to(device)[:, None]
     raised = vectors * torch.from_numpy(root).to(device)[:, None]
     gram = (normal.T @ normal).tocsr()
 
@@ -69,8 +79,11 @@ def fit_graph_filter(
     return refresh
 
 
-def _right_singular_vectors(matrix: Any, seed: int) -> Tensor:
-    """The first `RANK` of a scipy CSR array [U, I], by randomised subspace iteration: float32 [I, K]."""
+def _singular(matrix: Any, rank: int, seed: int) -> tuple[Tensor, Tensor]:
+    """The first `rank` singular values and right vectors of a scipy CSR array [U, I], by randomised subspace iteration.
+
+    float32 [K] and [I, K].
+    """
     sparse = matrix.tocoo()
     places = torch.from_numpy(np.stack(sparse.coords).astype(np.int64))
     tensor = torch.sparse_coo_tensor(
@@ -78,4 +91,4 @@ def _right_singular_vectors(matrix: Any, seed: int) -> Tensor:
     )
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        return torch.svd_lowrank(tensor, min(RANK, *sparse.shape), niter=POWER_ITERATIONS)[2]
+        return torch.svd_lowrank(tensor, min(rank, *sparse.shape), niter=POWER_ITERATIONS)[1:]

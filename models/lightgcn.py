@@ -45,17 +45,24 @@ def hops(graph: Graph, half_life_days: float) -> tuple[Hop, Hop]:
     return Hop(to_users, share), Hop(to_items, share[by_item])
 
 
-def smooth(users: Tensor, items: Tensor, to_users: Hop, to_items: Hop) -> tuple[Tensor, Tensor]:
+def smooth(users: Tensor, items: Tensor, to_users: Hop, to_items: Hop, layers: int = LAYERS) -> tuple[Tensor, Tensor]:
     """The mean over layers 0..L of x ← Ã x (He et al. 2020, arXiv 2002.02126): float32 [U, D] and [I, D]."""
     user_sum, item_sum = users, items
-    for _ in range(LAYERS):
+    for _ in range(layers):
         users, items = to_users(items), to_items(users)
         user_sum, item_sum = user_sum + users, item_sum + items
-    return user_sum / (LAYERS + 1), item_sum / (LAYERS + 1)
+    return user_sum / (layers + 1), item_sum / (layers + 1)
 
 
 def fit_lightgcn(
-    graph: Graph, horizon_days: int, settings: ModelSettings, half_life: float
+    graph: Graph,
+    horizon_days: int,
+    settings: ModelSettings,
+    half_life: float,
+    dimension: int = DIMENSION,
+    layers: int = LAYERS,
+    temperature: float = TEMPERATURE,
+    epochs: int = EPOCHS,
 ) -> Callable[[Graph], Ranker]:
     """Minimises −Σ w_ui log softmax_i(cos(u, i) / temperature) of smoothed vectors, users in random batches.
 
@@ -64,7 +71,7 @@ def fit_lightgcn(
     half_life_days, device = half_life * horizon_days, graph.interactions.strength.device
     dice = torch.Generator(device).manual_seed(settings.seed)
     users, items = (
-        nn.Parameter(torch.randn(count, DIMENSION, generator=dice, device=device) * 0.1)
+        nn.Parameter(torch.randn(count, dimension, generator=dice, device=device) * 0.1)
         for count in (graph.user_count, graph.item_count)
     )
     to_users, to_items = hops(graph, half_life_days)
@@ -72,13 +79,13 @@ def fit_lightgcn(
     weight = torch.from_numpy(pair_weights(graph, half_life_days).data).to(device)
     known = torch.nonzero(start.diff()).squeeze(1)
     optimizer = torch.optim.Adam([users, items], lr=LEARNING_RATE)
-    schedule = torch.optim.lr_scheduler.LinearLR(optimizer, 1, 1 / EPOCHS, total_iters=EPOCHS)
-    for _ in range(EPOCHS if len(known) else 0):
+    schedule = torch.optim.lr_scheduler.LinearLR(optimizer, 1, 1 / epochs, total_iters=epochs)
+    for _ in range(epochs if len(known) else 0):
         order = known[torch.randperm(len(known), generator=dice, device=device)]
         for batch in order.split(USERS_PER_STEP):
             row, edge = ranges(start[batch], start[batch + 1])
-            user_vectors, item_vectors = smooth(users, items, to_users, to_items)
-            queries = normalize(user_vectors[batch], dim=1) / TEMPERATURE
+            user_vectors, item_vectors = smooth(users, items, to_users, to_items, layers)
+            queries = normalize(user_vectors[batch], dim=1) / temperature
             loss = softmax_loss(queries, normalize(item_vectors, dim=1), row, item[edge], weight[edge], dice)
             optimizer.zero_grad()
             (loss / len(batch)).backward()
@@ -88,7 +95,7 @@ def fit_lightgcn(
 
     @torch.no_grad()
     def refresh(now: Graph) -> Ranker:
-        user_vectors, item_vectors = smooth(own, items.detach(), *hops(now, half_life_days))
+        user_vectors, item_vectors = smooth(own, items.detach(), *hops(now, half_life_days), layers)
         unit_users, unit_items = normalize(user_vectors, dim=1), normalize(item_vectors, dim=1)
         return Factors("lightgcn", now, half_life_days, unit_users, unit_items, torch.zeros(len(items), device=device))
 

@@ -2,9 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
 import torch
+from scipy.sparse import csr_array
 from torch import Tensor
 
+from models.graph import Graph
+
+LISTS_AT_A_TIME = 256
 ONE_SIDED_90 = 1.2816  # standard errors
 
 
@@ -49,12 +57,83 @@ def ndcg(hit: Tensor, truth_count: Tensor) -> Tensor:
     return (hit * discount).sum(1) / ideal
 
 
-METRICS = {"recall": recall, "precision": precision, "hit_rate": hit_rate, "mrr": mrr, "ndcg": ndcg}
+def average_precision(hit: Tensor, truth_count: Tensor) -> Tensor:
+    """Mean of the precision at each hit, over min(k, true items) hits: MAP, once averaged over users."""
+    rank = torch.arange(1, hit.shape[1] + 1, device=hit.device)
+    return (hit * hit.cumsum(1) / rank).sum(1) / truth_count.clamp(1, hit.shape[1])
+
+
+METRICS = {
+    "recall": recall,
+    "precision": precision,
+    "hit_rate": hit_rate,
+    "mrr": mrr,
+    "map": average_precision,
+    "ndcg": ndcg,
+}
 
 
 def coverage(items: Tensor, live_count: int) -> float:
     """Share of the live items that stand on at least one list."""
     return len(torch.unique(items[items >= 0])) / max(1, live_count)
+
+
+def novelty(items: Tensor, graph: Graph) -> Tensor:
+    """Mean −log2 of the share of users who know each item of a list, in bits (Zhou et al. 2010): float32 [U].
+
+    items: int64 [U, k], −1 = empty. An item nobody has counts as known to half a user.
+    """
+    known_to = _readers(graph).clamp(min=0.5) / max(1, graph.user_count)
+    return _mean(-torch.log2(known_to)[items.clamp(min=0)], items >= 0)
+
+
+def popularity_lift(items: Tensor, users: Tensor, graph: Graph) -> Tensor:
+    """Mean number of users of the listed items over that of the user's own items, minus 1: float32 [U].
+
+    NaN without history. users: int64 [U], ascending (Abdollahpouri et al. 2019, arXiv 1907.13286).
+    """
+    readers, pairs = _readers(graph), _pairs(graph)
+    user, item = pairs // graph.item_count, pairs % graph.item_count
+    own = torch.zeros(graph.user_count).index_add_(0, user, readers[item])
+    own /= torch.bincount(user, minlength=graph.user_count)
+    return _mean(readers[items.clamp(min=0)], items >= 0) / own[users] - 1
+
+
+def diversity(items: Tensor, graph: Graph) -> Tensor:
+    """1 − the mean cosine of two items of a list, as columns of who has what: float32 [U], NaN below two items.
+
+    With unit columns x it follows from their sum: Σ_{i≠j} x_i·x_j = |Σ x_i|² − n.
+    """
+    pairs = _pairs(graph).numpy()
+    user, item = pairs // graph.item_count, pairs % graph.item_count
+    unit = _readers(graph).clamp(min=1).rsqrt().numpy()[item]
+    columns = csr_array((unit, (item, user)), shape=(graph.item_count, graph.user_count))
+    row, place = (index.numpy() for index in torch.nonzero(items >= 0, as_tuple=True))
+    chosen = csr_array((np.ones(len(row), "float32"), (row, items.numpy()[row, place])), (len(items), graph.item_count))
+    squares = [(part.multiply(part)).sum(axis=1) for part in _products(chosen, columns)]
+    count = (items >= 0).sum(1)
+    alone = (_readers(graph) > 0)[items.clamp(min=0)] & (items >= 0)  # items of nobody resemble nothing
+    similar = torch.from_numpy(np.concatenate([*squares, np.zeros(0)])).float() - alone.sum(1)
+    return torch.where(count > 1, 1 - similar / (count * (count - 1)), torch.nan)
+
+
+def _products(rows: Any, columns: Any) -> Iterator[Any]:
+    for start in range(0, rows.shape[0], LISTS_AT_A_TIME):
+        yield rows[start : start + LISTS_AT_A_TIME] @ columns
+
+
+def _pairs(graph: Graph) -> Tensor:
+    events = graph.interactions
+    return torch.unique(events.user_index * graph.item_count + events.item_index)
+
+
+def _readers(graph: Graph) -> Tensor:
+    """Users of each item: float32 [I]."""
+    return torch.bincount(_pairs(graph) % graph.item_count, minlength=graph.item_count).float()
+
+
+def _mean(values: Tensor, kept: Tensor) -> Tensor:
+    return (values * kept).sum(1) / kept.sum(1)
 
 
 def paired_difference(one: Tensor, other: Tensor, users: Tensor) -> tuple[float, float]:
@@ -71,3 +150,25 @@ def paired_difference(one: Tensor, other: Tensor, users: Tensor) -> tuple[float,
     residual = torch.zeros(clusters, dtype=torch.float64).index_add(0, cluster, difference - mean)
     error = (residual.square().sum() * clusters / (clusters - 1)).sqrt() / len(difference)
     return float(mean), float(mean - ONE_SIDED_90 * error)
+
+
+def bootstrap_intervals(
+    values: np.ndarray, cluster: np.ndarray, draws: int = 1000, seed: int = 0
+) -> tuple[list[float | None], list[float | None]]:
+    """95 % percentile intervals of each column's mean, whole clusters of rows drawn with replacement: (low, high) [M].
+
+    values: float64 [N, M]; cluster: int [N], 0..C-1. None where there are fewer than two clusters (Efron 1979).
+    """
+    clusters = int(cluster.max()) + 1 if len(cluster) else 0
+    if clusters < 2:
+        return [None] * values.shape[1], [None] * values.shape[1]
+    rows = csr_array(
+        (np.ones(len(cluster)), (cluster.astype("int64"), np.arange(len(cluster)))), (clusters, len(cluster))
+    )
+    sums, counts = rows @ values, rows.sum(axis=1)
+    drawn = (
+        np.random.default_rng(seed).multinomial(clusters, np.full(clusters, 1 / clusters), size=draws).astype("float64")
+    )
+    means = (drawn @ sums) / (drawn @ counts)[:, None]
+    low, high = np.quantile(means, (0.025, 0.975), axis=0)
+    return low.tolist(), high.tolist()

@@ -16,7 +16,7 @@ from models.hops import Hop
 from models.kernels import decay
 from models.propagation import Adjacency, offsets, ranges
 
-EASE_RIDGE = 100.0
+EASE_RIDGE = 100.0  # λ
 KNN_NEIGHBOURS = 100
 CHUNK_ITEMS = 512
 
@@ -46,17 +46,25 @@ def sparse_weights(graph: Graph, half_life_days: float) -> Any:
     return matrix
 
 
-def ease_weights(graph: Graph, half_life_days: float) -> Tensor:
-    """B = I − P / diag(P) with P = (XᵀX + λI)⁻¹ (Steck 2019, arXiv 1905.03375): float32 [I, I], diagonal 0."""
+def ease_weights(graph: Graph, half_life_days: float, ridge: float = EASE_RIDGE, own: float = 0.0) -> Tensor:
+    """B = I − P / diag(P) with P = (XᵀX + λI)⁻¹ (Steck 2019, arXiv 1905.03375): float32 [I, I], diagonal `own`.
+
+    EASE has 0 there; more lifts what a user has bought before.
+    """
     weights = sparse_weights(graph, half_life_days)
     regular = torch.from_numpy((weights.T @ weights).toarray()).to(graph.interactions.strength.device)
-    regular.diagonal().add_(EASE_RIDGE)
+    regular.diagonal().add_(ridge)
     inverse = torch.cholesky_inverse(torch.linalg.cholesky(regular))
-    return (inverse / -inverse.diagonal()).fill_diagonal_(0.0)
+    return (inverse / -inverse.diagonal()).fill_diagonal_(own)
 
 
-def knn_weights(graph: Graph, half_life_days: float, count: int = KNN_NEIGHBOURS) -> Hop:
-    """Cosine of item columns: row = item, columns = the `count` other items nearest to it."""
+def knn_weights(
+    graph: Graph, half_life_days: float, count: int = KNN_NEIGHBOURS, shrinkage: float = 0.0, own: float = 0.0
+) -> Hop:
+    """x·y / (|x| |y| + shrinkage) of item columns: row = item, columns = the `count` items nearest to it.
+
+    An item is its own neighbour with `own` times this weight.
+    """
     weights = sparse_weights(graph, half_life_days)
     length = np.sqrt(weights.multiply(weights).sum(axis=0)).clip(1e-12)
     unit = weights.multiply(1 / length[None]).tocsc()
@@ -66,7 +74,10 @@ def knn_weights(graph: Graph, half_life_days: float, count: int = KNN_NEIGHBOURS
     for start in range(0, graph.item_count, CHUNK_ITEMS):
         chunk = unit[:, start : start + CHUNK_ITEMS].T @ unit
         cosine = torch.from_numpy(chunk.toarray(out=rows[: chunk.shape[0]]))
-        cosine.diagonal(start).zero_()
+        if shrinkage:
+            lengths = torch.from_numpy(length[start : start + CHUNK_ITEMS, None] * length)
+            cosine *= lengths / (lengths + shrinkage)
+        cosine.diagonal(start).mul_(own)
         nearest = cosine.topk(width, dim=1)
         cosines.append(nearest.values)
         neighbours.append(nearest.indices)
@@ -88,6 +99,10 @@ class Neighbours:
         """float32 [B, I]."""
         history = history_weights(self.graph, users, self.half_life_days)
         return self.weights(history.T.contiguous()).T if isinstance(self.weights, Hop) else history @ self.weights
+
+    def shares(self, user: Tensor, items: Tensor) -> Tensor:
+        """What each item of one user's history adds to the scores of these: float32 [N, I]."""
+        return history_weights(self.graph, user[None], self.half_life_days) * self._toward(items)
 
     def explain(self, users: Tensor, items: Tensor, list_name: str) -> tuple[list[str], Tensor, Tensor]:
         """The item of the history that adds most to each pair; "trend" where none adds anything."""

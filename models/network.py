@@ -5,6 +5,7 @@ from __future__ import annotations
 from copy import deepcopy
 from dataclasses import dataclass
 from math import log
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -15,10 +16,14 @@ from models.propagation import propagate
 from models.settings import ModelSettings
 from models.timeline import CONTEXT, EARLIER_YEARS, RECENT, Snapshot
 
+YEAR_DAYS = 365
 LISTS = ("for_you", "discover")  # the two heads: the same parts, each with its own calibration
-REPEAT_HALF_LIVES_DAYS = (7.0, 60.0)  # where the learned half-lives start
 START_TEMPERATURE = 8.0
+START_SEASON = (1.0, 0.0)  # of the kernels: a rate that doubles lifts the score by log 2; the narrow one must be earned
+START_RETURN = 5.0  # one event at this time of an earlier year, likewise
 START_REPEAT = 20.0  # one fresh event lifts its item twentyfold, before training says how much
+CALIBRATED = ("log_temperature", "trend", "season", "filter_root")  # learned again on the holdouts
+Finish = float | dict[str, Any]  # share of the trained taste, or the calibrated numbers
 
 
 def served_lists(repeats: bool) -> tuple[str, ...]:
@@ -61,20 +66,43 @@ class Network(nn.Module):
         self.near = nn.Parameter(torch.zeros(dimension))
         self.log_temperature = nn.Parameter(torch.full((heads,), log(START_TEMPERATURE)))
         self.trend = nn.Parameter(torch.full((heads, trend_count), 1.0 / trend_count))
-        half_lives = torch.tensor(REPEAT_HALF_LIVES_DAYS)
+        self.season = nn.Parameter(torch.tensor(START_SEASON).repeat(heads, 1))
+        self.filter_root = nn.Parameter(
+            torch.zeros(heads), requires_grad=False
+        )  # only `models.calibration` turns it on
+        half_lives = torch.tensor(settings.repeat_half_lives_days)
         self.log_half_life = nn.Parameter(half_lives.log().repeat(len(event_types), 1))
         self.log_repeat = nn.Parameter(torch.full((len(event_types), len(half_lives)), log(START_REPEAT)))
+        self.log_return = nn.Parameter(torch.full((len(event_types),), log(START_RETURN)))
 
     def calibration(self) -> list[nn.Parameter]:
         """The few numbers that all users and items share."""
-        return [self.mix, self.near, self.log_temperature, self.trend, self.log_half_life, self.log_repeat]
+        repeat = [self.log_half_life, self.log_repeat, self.log_return]
+        return [self.mix, self.near, self.log_temperature, self.trend, self.season, *repeat]
+
+    def calibration_values(self, list_name: str) -> dict[str, Any]:
+        """The numbers of a list that `models.calibration` learns again, as plain values."""
+        return {name: getattr(self, name)[LISTS.index(list_name)].tolist() for name in CALIBRATED}
+
+    def finished(self, finishes: dict[str, Finish]) -> Network:
+        """The same network with each list's head as the holdouts want it."""
+        network = deepcopy(self)
+        with torch.no_grad():
+            for list_name, finish in finishes.items():
+                head = LISTS.index(list_name)
+                if isinstance(finish, float):
+                    network.log_temperature[head] += log(finish)
+                for name, value in finish.items() if isinstance(finish, dict) else ():
+                    getattr(network, name)[head] = torch.tensor(value)
+        return network
+
+    def filter_weight(self) -> Tensor:
+        """Of the item filter's scores, one per list, not below 0: float32 [2]."""
+        return self.filter_root.square()
 
     def with_taste(self, share: float) -> Network:
         """The same network, whose taste counts so much of what it was trained to."""
-        network = deepcopy(self)
-        with torch.no_grad():
-            network.log_temperature += log(share)
-        return network
+        return self.finished(dict.fromkeys(LISTS, share))
 
     def entity_embeddings(self, snapshot: Snapshot) -> Tensor:
         """Own embedding plus the mean of the linked entities: float32 [N, D]."""
@@ -115,7 +143,8 @@ class Network(nn.Module):
         float32 [2, I] each.
         """
         parts = (RECENT, EARLIER_YEARS, CONTEXT)
-        return tuple((self.trend * (snapshot.trend_part == part)) @ snapshot.trend.T for part in parts)
+        weight = self.trend.masked_scatter(snapshot.trend_part == EARLIER_YEARS, self.season)
+        return tuple((weight * (snapshot.trend_part == part)) @ snapshot.trend.T for part in parts)
 
     def repeats(self, snapshot: Snapshot) -> Tensor:
         """log(1 + Σ_events Σ_m r_m strength 2^(−age/h_m)) of each pair of the history: float32 [P].
@@ -123,10 +152,13 @@ class Network(nn.Module):
         With it the score is the log intensity of a self-exciting process, the excitation in units of the item's trend.
         """
         history = snapshot.history
-        memory = decay(history.age_days[:, None], self.log_half_life.exp()[history.event_type_index])
-        excitation = (self.log_repeat.exp()[history.event_type_index] * memory).sum(1) * history.strength
+        half_life = self.log_half_life.exp()[history.event_type_index] if self.settings.decay else torch.inf
+        memory = decay(history.age_days[:, None], half_life)
+        excitation = (self.log_repeat.exp()[history.event_type_index] * memory).sum(1)
+        if history.returning is not None:
+            excitation = excitation + self.log_return.exp()[history.event_type_index] * history.returning
         pairs = excitation.new_zeros(len(history.pair_row))
-        return torch.log1p(pairs.index_add(0, history.pair, excitation))
+        return torch.log1p(pairs.index_add(0, history.pair, excitation * history.strength))
 
     def item_side(self, snapshot: Snapshot) -> ItemSide:
         """Embeddings and trends, which all users of a date share."""
@@ -162,19 +194,20 @@ class Network(nn.Module):
             logits = [torch.addmm(trend[head], users[head], unit.T) for head in heads]
         else:
             logits = [trend[head].repeat(len(snapshot.users), 1) for head in heads]
-        if "for_you" in lists:
+        if "for_you" in lists and self.settings.repeat:
             kept, cell = snapshot.seen(columns)
             logits[lists.index("for_you")].view(-1).index_add_(0, cell, self.repeats(snapshot)[kept])
         return logits
 
 
 def learned_half_lives_days(network: Network) -> dict[str, float]:
-    """Days after which an event's effect on its own pair has fallen to half, by event type, as learned; at most ten years."""
-    days = torch.arange(0, 3650, 0.5, dtype=torch.float64)
+    """Days after which an event's effect on its own pair has fallen half way to what is left of it after a year.
+
+    By event type, as learned. What is left then is the user's lasting liking of the item rather than the event's effect.
+    """
+    days = torch.arange(0, YEAR_DAYS, 0.05, dtype=torch.float64)
     half_lives = network.log_half_life.detach().double().cpu().exp()
     weights = network.log_repeat.detach().double().cpu().exp()
     effects = [(weights[t] * decay(days[:, None], half_lives[t])).sum(1) for t in range(len(network.event_types))]
-    above = [int((effect > effect[0] / 2).sum()) for effect in effects]
-    return {
-        name: float(days[min(count, len(days) - 1)]) for name, count in zip(network.event_types, above, strict=True)
-    }
+    above = [int((effect > (effect[0] + effect[-1]) / 2).sum()) for effect in effects]
+    return {name: float(days[count]) for name, count in zip(network.event_types, above, strict=True)}

@@ -10,23 +10,67 @@ from torch import Tensor
 from torch.nn.functional import normalize
 
 from models.graph import Graph
+from models.hops import Hop
+from models.neighbours import Neighbours, ease_weights, knn_weights
 from models.network import LISTS, ItemSide, Network
 from models.propagation import offsets, ranges
 from models.ranking import in_threads
+from models.settings import MODEL
 from models.timeline import Snapshot, Timeline
 
+FILTER_HORIZONS = 13.0  # half-life of the histories that the item filter reads
+MOST_FILTERED = 15_000  # items of which EASE is learned, whose dense inverse costs items³; more get cosine neighbours
+SPREAD_USERS = 256
 USERS_PER_CHUNK = 1024
 EXPLAINED_USERS = 128  # at a time: every fact of every item of their lists is looked at
 AVERAGE_USERS = 1024
 NONE = -1
 
 
+ItemFilter = Tensor | Hop
+
+
+def learn_filter(graph: Graph, network: Network) -> ItemFilter:
+    """Item–item weights in closed form, by who bought what with what, under which scores have a standard deviation of 1."""
+    learn = ease_weights if graph.item_count <= MOST_FILTERED else knn_weights
+    half_life_days = _filter_half_life_days(network)
+    weights = learn(graph, half_life_days)
+    users = torch.unique(graph.interactions.user_index)
+    sample = users[:: max(1, len(users) // SPREAD_USERS)]
+    scores = Neighbours("filter", graph, half_life_days, weights).scores(sample, LISTS[0])
+    spread = scores.std(correction=0).clamp(min=1e-12) if len(sample) else torch.ones(())
+    return Hop(weights.adjacency, weights.weight / spread) if isinstance(weights, Hop) else weights / spread
+
+
+def _filter_half_life_days(network: Network) -> float:
+    return FILTER_HORIZONS * network.horizon_days if network.settings.decay else float("inf")
+
+
 class NetworkRanker:
     """Refreshes trends, kernels and histories for `graph`; the network is not trained again."""
 
-    def __init__(self, network: Network, graph: Graph, name: str = "almanac", timeline: Timeline | None = None) -> None:
+    def __init__(
+        self,
+        network: Network,
+        graph: Graph,
+        name: str = MODEL,
+        timeline: Timeline | None = None,
+        item_filter: ItemFilter | None = None,
+    ) -> None:
         self.name, self.network = name, network
         self.timeline = timeline or Timeline(graph, network.horizon_days, network.settings)
+        self._filter = item_filter
+
+    @cached_property
+    def filter(self) -> Neighbours:
+        """The item filter on the graph's histories, learned from the graph when none was given."""
+        graph, network = self.timeline.graph, self.network
+        weights = learn_filter(graph, network) if self._filter is None else self._filter
+        return Neighbours("filter", graph, _filter_half_life_days(network), weights)
+
+    def filtered(self, users: Tensor) -> Tensor:
+        """The item filter's scores: float32 [B, I]. users: int64 [B]."""
+        return self.filter.scores(users, LISTS[0])
 
     @cached_property
     @torch.no_grad()
@@ -52,7 +96,12 @@ class NetworkRanker:
     def scores(self, users: Tensor, list_name: str) -> Tensor:
         """float32 [B, I]; items not live have −∞. users: int64 [B], ascending."""
         shared = (list_name,), self.items, self.average
-        parts = [self.network(self.timeline.at(0, part), *shared)[0] for part in users.split(USERS_PER_CHUNK)]
+        weight = float(self.network.filter_weight()[LISTS.index(list_name)])
+        parts = []
+        for part in users.split(USERS_PER_CHUNK):
+            parts += self.network(self.timeline.at(0, part), *shared)
+            if weight:
+                parts[-1].add_(self.filtered(part), alpha=weight)
         return parts[0] if len(parts) == 1 else torch.cat(parts)
 
     @torch.no_grad()
@@ -65,7 +114,7 @@ class NetworkRanker:
         if not len(users):
             return [], torch.full_like(items, NONE), torch.full_like(items, NONE)
         head = LISTS.index(list_name)
-        _ = self.items, self.average  # once, before the threads
+        _ = self.items, self.average, self.network.filter_weight()[head] and self.filter  # once, before the threads
 
         @torch.no_grad()
         def explained(part: Tensor) -> tuple[list[str], Tensor, Tensor]:
@@ -96,6 +145,9 @@ class _Pairs:
         temperature = self.network.log_temperature[head].exp()
         self.scale = temperature / sums.norm(dim=1).clamp(min=1e-12)
         self.user = sums * self.scale[:, None] - ranker.average[head] * temperature
+        weight = self.network.filter_weight()[head]
+        self.filter = ranker.filter if weight else None
+        self.filtered = ranker.filtered(snapshot.users) * weight if weight else None
 
     def reasons(self) -> tuple[list[str], Tensor, Tensor]:
         none = torch.full_like(self.item, NONE)
@@ -129,7 +181,7 @@ class _Pairs:
         recent, earlier, context = (part[self.item] for part in trends)
         repeat = torch.full((len(self.row),), -torch.inf, device=self.row.device)
         _, seen = snapshot.seen()
-        if LISTS[self.head] == "for_you" and len(seen):
+        if LISTS[self.head] == "for_you" and len(seen) and network.settings.repeat:
             pair = self.row * len(snapshot.live) + self.item
             position = torch.searchsorted(seen, pair).clamp(max=len(seen) - 1)
             repeat = torch.where(seen[position] == pair, network.repeats(snapshot)[position], repeat)
@@ -137,9 +189,12 @@ class _Pairs:
         return {"trend": recent, "season": earlier, "repeat": repeat, "context": context}
 
     def _taste(self) -> Tensor:
-        """Taste minus the user's mean over the live items: float32 [N]."""
-        unit = self.side.unit
-        return (self.user[self.row] * (unit[self.item] - unit[self.snapshot.live].mean(0))).sum(1)
+        """Taste and item filter minus the user's mean over the live items: float32 [N]."""
+        unit, live = self.side.unit, self.snapshot.live
+        taste = (self.user[self.row] * (unit[self.item] - unit[live].mean(0))).sum(1)
+        if self.filtered is None:
+            return taste
+        return taste + self.filtered[self.row, self.item] - self.filtered[:, live].mean(1)[self.row]
 
     def _entity(self) -> Tensor:
         """The entity that agrees most with the user, −1 where the item itself says more than its entities do: int64 [N]."""
@@ -170,6 +225,7 @@ class _Pairs:
             added += alpha[event_type] * kernel[:, None]
         added *= self.side.embeddings[history.items.column]
         wanted = self.side.unit[self.item] * self.scale[self.row, None]
+        filter_weight = self.network.filter_weight()[self.head]
         event_bounds = history.items.row_offsets[::types].tolist()
         pair_bounds = offsets(self.row, len(self.snapshot.users)).tolist()
         chosen, own = torch.full_like(self.item, NONE), torch.zeros(len(self.item), device=self.row.device)
@@ -180,6 +236,11 @@ class _Pairs:
                 share = wanted[pairs] @ added[events].T
                 is_own = bought == self.item[pairs, None]
                 own[pairs] = (share * is_own).sum(1)
+                if self.filter:
+                    share = (
+                        share
+                        + filter_weight * self.filter.shares(self.snapshot.users[user], self.item[pairs])[:, bought]
+                    )
                 best, position = share.masked_fill(is_own, -torch.inf).max(1)
                 chosen[pairs] = torch.where(best > 0, bought[position], NONE)
         return chosen, own

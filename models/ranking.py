@@ -37,17 +37,26 @@ class Ranker(Protocol):
         ...
 
 
-def top_k(ranker: Ranker, graph: Graph, users: Tensor, k: int, list_name: str, repeats: bool) -> tuple[Tensor, Tensor]:
+def top_k(
+    ranker: Ranker,
+    graph: Graph,
+    users: Tensor,
+    k: int,
+    list_name: str,
+    repeats: bool,
+    eligible_items: Tensor | None = None,
+) -> tuple[Tensor, Tensor]:
     """The best min(k, eligible) live items of each user, best first, ties by ascending item index.
 
     Returns items int64 [U, k] padded with −1 and scores float32 [U, k] padded with −∞. `discover`, and both lists where
-    repeats are off, leave out every item the user has any event with. users: int64 [U], ascending.
+    repeats are off, leave out every item the user has any event with. users: int64 [U], ascending; eligible_items: bool
+    [I], None = all.
     """
     seen_left_out = list_name == "discover" or not repeats
     events = graph.interactions
     user_offsets = offsets(events.user_index, graph.user_count)
     width = min(k, graph.item_count)
-    dead = ~graph.live_items
+    dead = ~(graph.live_items if eligible_items is None else graph.live_items & eligible_items)
 
     def best_of(chunk: Tensor) -> tuple[Tensor, Tensor]:
         eligible = ranker.scores(chunk, list_name).clamp_(min=LOWEST).masked_fill_(dead, -torch.inf)

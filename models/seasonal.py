@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
-from functools import cached_property
+from dataclasses import dataclass, replace
+from functools import cached_property, partial
 
 import torch
 from torch import Tensor
@@ -18,6 +18,7 @@ YEAR_DAYS = 364  # whole weeks, so that a Monday meets a Monday
 COMING_DAYS = 28  # at least this many of the coming days of each earlier year
 SEASON_SHARES = (0.0, 0.1, 0.2, 0.3, 0.4, 0.5)  # of the score; the past chooses
 CHOOSING_HORIZONS = 4
+PRIOR = 1.0  # events per item
 
 
 @dataclass(frozen=True)
@@ -47,37 +48,49 @@ class SeasonalPopularity:
 
 
 def fit_seasonal(
-    graph: Graph, horizon_days: int, settings: ModelSettings, half_life: float
+    graph: Graph,
+    horizon_days: int,
+    settings: ModelSettings,
+    half_life: float,
+    prior: float = PRIOR,
+    segments: float = 1,
 ) -> Callable[[Graph], Ranker]:
     """Learns only how much the season counts: the share under which the last horizons' events were likeliest.
 
-    The half-life is that of the recent share.
+    The half-life is that of the recent share. segments: 0 takes the shop as one.
     """
-    shares = torch.tensor([_log_likelihood(graph, horizon_days, half_life * horizon_days, w) for w in SEASON_SHARES])
-    share = SEASON_SHARES[int(shares.argmax())]
-    return lambda now: seasonal_popularity(now, horizon_days, half_life * horizon_days, share)
+
+    def popularity(now: Graph, season_share: float) -> SeasonalPopularity:
+        now = now if segments else replace(now, user_segment=torch.zeros_like(now.user_segment))
+        return seasonal_popularity(now, horizon_days, half_life * horizon_days, season_share, prior)
+
+    likelihood = torch.tensor(
+        [_log_likelihood(graph, horizon_days, partial(popularity, season_share=w)) for w in SEASON_SHARES]
+    )
+    share = SEASON_SHARES[int(likelihood.argmax())]
+    return partial(popularity, season_share=share)
 
 
-def _log_likelihood(graph: Graph, horizon_days: int, half_life_days: float, season_share: float) -> float:
+def _log_likelihood(graph: Graph, horizon_days: int, popularity: Callable[[Graph], SeasonalPopularity]) -> float:
     """Of the pairs of the last horizons, each by what was known before it, among the items live then."""
     total = 0.0
     for back in range(horizon_days, (CHOOSING_HORIZONS + 1) * horizon_days, horizon_days):
         then = graph.back(back)
         user, item = graph.targets(horizon_days, back)
         user, item = user[then.live_items[item]], item[then.live_items[item]]
-        scores = seasonal_popularity(then, horizon_days, half_life_days, season_share).segment_scores
-        log_share = scores.masked_fill(~then.live_items, -torch.inf).log_softmax(1)
-        total += float(log_share[graph.user_segment[user], item].double().sum())
+        ranker = popularity(then)
+        log_share = ranker.segment_scores.masked_fill(~then.live_items, -torch.inf).log_softmax(1)
+        total += float(log_share[ranker.user_segment[user], item].double().sum())
     return total
 
 
 def seasonal_popularity(
-    graph: Graph, horizon_days: int, half_life_days: float, season_share: float
+    graph: Graph, horizon_days: int, half_life_days: float, season_share: float, prior: float = PRIOR
 ) -> SeasonalPopularity:
-    """Shares of a segment's events, shrunk to those of the whole shop: (n_si + I · p_i) / (n_s + I).
+    """Shares of a segment's events, shrunk to those of the whole shop: (n_si + a I p_i) / (n_s + a I).
 
-    So a prior counts as much as one event per item. The prior of the shop's season is its recent share, below which the
-    season of an item not yet known in the earlier years does not go; that of its recent share is even.
+    So a prior counts as much as a = `prior` events per item. The prior of the shop's season is its recent share, below
+    which the season of an item not yet known in the earlier years does not go; that of its recent share is even.
     """
     events, items = graph.interactions, graph.item_count
     earlier, known = (
@@ -91,13 +104,13 @@ def seasonal_popularity(
     recent, season = (
         segment_counts(graph, weight) for weight in (events.strength * decay(events.age_days, half_life_days), earlier)
     )
-    shop_recent = _shares(recent.sum(0), torch.full_like(recent[0], 1 / items))
-    shop_season = _shares(season.sum(0), shop_recent)
+    shop_recent = _shares(recent.sum(0), torch.full_like(recent[0], 1 / items), prior)
+    shop_season = _shares(season.sum(0), shop_recent, prior)
     shop_season = torch.where(known, shop_season, torch.maximum(shop_season, shop_recent))
     return SeasonalPopularity(
         "seasonal_popularity",
-        _shares(recent, shop_recent),
-        _shares(season, shop_season),
+        _shares(recent, shop_recent, prior),
+        _shares(season, shop_season, prior),
         graph.user_segment,
         season_share,
     )
@@ -111,7 +124,7 @@ def segment_counts(graph: Graph, weight: Tensor) -> Tensor:
     return counts.view(segments, -1)
 
 
-def _shares(counts: Tensor, prior: Tensor) -> Tensor:
-    """Posterior shares. counts: float32 [..., I]; prior: float32 [I], above 0."""
-    items = len(prior)
-    return (counts + items * prior) / (counts.sum(-1, keepdim=True) + items)
+def _shares(counts: Tensor, expected: Tensor, events_per_item: float) -> Tensor:
+    """Posterior shares. counts: float32 [..., I]; expected: float32 [I], above 0, worth so many events per item."""
+    events = events_per_item * len(expected)
+    return (counts + events * expected) / (counts.sum(-1, keepdim=True) + events)

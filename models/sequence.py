@@ -49,10 +49,10 @@ class Visits:
         user = offsets(events.user_index, graph.user_count)
         return cls(user, events.user_index, events.item_index[order], events.age_days[order], visit, starts)
 
-    def windows(self, stop: Tensor, start: Tensor) -> tuple[Tensor, Tensor]:
-        """The last `LENGTH` events of each range: their places (int64 [B, L], the real ones first) and number (int64 [B])."""
-        count = (stop - start).clamp(max=LENGTH)
-        place = (stop - count)[:, None] + torch.arange(LENGTH, device=stop.device)
+    def windows(self, stop: Tensor, start: Tensor, length: int) -> tuple[Tensor, Tensor]:
+        """The last `length` events of each range: their places (int64 [B, L], the real ones first) and number (int64 [B])."""
+        count = (stop - start).clamp(max=length)
+        place = (stop - count)[:, None] + torch.arange(length, device=stop.device)
         return torch.minimum(place, (stop - 1).clamp(min=0)[:, None]), count
 
 
@@ -79,9 +79,10 @@ class Block(nn.Module):
 class Sequence(nn.Module):
     """SASRec (Kang and McAuley 2018, arXiv 1808.09781) with a softmax over cosines."""
 
-    def __init__(self, item_count: int) -> None:
+    def __init__(self, item_count: int, length: int, temperature: float) -> None:
         super().__init__()
-        self.item, self.position = nn.Embedding(item_count, DIMENSION), nn.Embedding(LENGTH, DIMENSION)
+        self.length, self.temperature = length, temperature
+        self.item, self.position = nn.Embedding(item_count, DIMENSION), nn.Embedding(length, DIMENSION)
         nn.init.normal_(self.item.weight, std=0.1)
         nn.init.normal_(self.position.weight, std=0.1)
         self.dropout, self.norm = nn.Dropout(DROPOUT), nn.LayerNorm(DIMENSION)
@@ -90,7 +91,7 @@ class Sequence(nn.Module):
     def forward(self, item: Tensor) -> Tensor:
         """Of each position, what it expects next, of length 1 / temperature: int64 [B, L] → float32 [B, L, D]."""
         values = self.dropout(self.item(item) + self.position.weight[: item.shape[1]])
-        return normalize(self.norm(self.blocks(values)), dim=-1) / TEMPERATURE
+        return normalize(self.norm(self.blocks(values)), dim=-1) / self.temperature
 
     def unit_items(self) -> Tensor:
         return normalize(self.item.weight, dim=1)
@@ -112,7 +113,7 @@ class SequenceRanker:
         items, parts = self.network.unit_items(), []
         for part in users.split(USERS_PER_CHUNK):
             start, stop = self.visits.user_offsets[part], self.visits.user_offsets[part + 1]
-            place, count = self.visits.windows(stop, start)
+            place, count = self.visits.windows(stop, start, self.network.length)
             known = count > 0
             scores = items.new_zeros(len(part), len(items))
             expected = self.network(self.visits.item[place[known]])[torch.arange(int(known.sum())), count[known] - 1]
@@ -126,17 +127,23 @@ class SequenceRanker:
 
 
 def fit_sequence(
-    graph: Graph, horizon_days: int, settings: ModelSettings, half_life: float
+    graph: Graph,
+    horizon_days: int,
+    settings: ModelSettings,
+    half_life: float,
+    length: int = LENGTH,
+    temperature: float = TEMPERATURE,
+    steps: int = STEPS,
 ) -> Callable[[Graph], Ranker]:
     """Minimises −Σ log softmax of each item of the visit that follows a visit, weighted 2^(−age/half-life) / √(items)."""
     half_life_days, device = half_life * horizon_days, graph.interactions.strength.device
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
         torch.manual_seed(settings.seed)
-        network, visits = Sequence(graph.item_count).to(device), Visits.of(graph)
+        network, visits = Sequence(graph.item_count, length, temperature).to(device), Visits.of(graph)
         dice = torch.Generator(device).manual_seed(settings.seed)
         optimizer = torch.optim.Adam(network.parameters(), lr=LEARNING_RATE)
-        schedule = torch.optim.lr_scheduler.LinearLR(optimizer, 1, 1 / STEPS, total_iters=STEPS)
-        for places, row, slot, target in _steps(visits, half_life_days, dice):
+        schedule = torch.optim.lr_scheduler.LinearLR(optimizer, 1, 1 / steps, total_iters=steps)
+        for places, row, slot, target in _steps(visits, half_life_days, steps, length, dice):
             expected = network(visits.item[places])[row, slot]
             query, place = ranges(visits.visit_offsets[target], visits.visit_offsets[target + 1])
             weight = visits.visit_offsets.diff()[target][query].rsqrt()
@@ -150,7 +157,7 @@ def fit_sequence(
 
 
 def _steps(
-    visits: Visits, half_life_days: float, dice: torch.Generator
+    visits: Visits, half_life_days: float, steps: int, length: int, dice: torch.Generator
 ) -> Iterator[tuple[Tensor, Tensor, Tensor, Tensor]]:
     """Windows that end with a visit, drawn by 2^(−age/half-life) of the visit that follows.
 
@@ -159,10 +166,10 @@ def _steps(
     stop = visits.visit_offsets[1:-1]
     stop = stop[visits.user[stop] == visits.user[stop - 1]]
     reach = torch.cumsum(decay(visits.age_days[stop].double(), half_life_days), 0)
-    for _ in range(STEPS if len(reach) else 0):
+    for _ in range(steps if len(reach) else 0):
         drawn = torch.rand(WINDOWS_PER_STEP, generator=dice, device=stop.device, dtype=torch.float64) * reach[-1]
         end = stop[torch.searchsorted(reach, drawn).clamp(max=len(reach) - 1)]
-        places, count = visits.windows(end, visits.user_offsets[visits.user[end]])
-        real = torch.arange(LENGTH, device=stop.device) < count[:, None]
+        places, count = visits.windows(end, visits.user_offsets[visits.user[end]], length)
+        real = torch.arange(length, device=stop.device) < count[:, None]
         row, slot = torch.nonzero(real & (visits.visit[places + 1] != visits.visit[places]), as_tuple=True)
         yield places, row, slot, visits.visit[places[row, slot] + 1]

@@ -8,8 +8,29 @@ from pydantic import BaseModel, ConfigDict, Field
 
 DailyBaseline = Literal["popularity", "decayed_popularity", "personal_repeat", "repeat_trend", "item_knn", "ease"]
 BaselineName = Literal[
-    DailyBaseline, "seasonal_popularity", "graph_filter", "ials", "lightgcn", "bpr_mf", "time_mf", "sequence"
+    DailyBaseline,
+    "recent_popularity",
+    "seasonal_popularity",
+    "graph_filter",
+    "ials",
+    "lightgcn",
+    "bpr_mf",
+    "time_mf",
+    "sequence",
 ]
+AblationName = Literal[
+    "almanac without decay",
+    "almanac with one half-life",
+    "almanac with times shuffled",
+    "almanac without phase",
+    "almanac with phase shuffled",
+    "almanac without graph",
+    "almanac with random graph",
+    "almanac without repeat",
+    "almanac without hops",
+]
+ModelName = Literal["almanac", "published", BaselineName, AblationName]
+MODEL = "almanac"
 DAILY: tuple[BaselineName, ...] = get_args(DailyBaseline)  # judged unless told else: seconds each, yet hard to beat
 
 
@@ -20,10 +41,14 @@ class ModelSettings(BaseModel):
 
     dimension: int = Field(default=192, ge=2, description="numbers per embedding")
     half_lives_days: tuple[float, ...] = Field(
-        default=(7.0, 30.0, 120.0), description="decays of the taste, in days; 'for ever' is added"
+        default=(7.0, 30.0, 120.0), description="decays of the taste, in days; 'for ever' is added to several"
     )
+    repeat_half_lives_days: tuple[float, ...] = Field(
+        default=(7.0, 60.0), description="where the learned half-lives of repeats start, in days"
+    )
+    decay: bool = Field(default=True, description="off: an event counts the same whatever its age")
     phase: bool = Field(
-        default=True, description="kernels of the time of year and week, and trends of the earlier years"
+        default=True, description="kernels of the time of year and week, seasons of items and of own events"
     )
     facts: bool = Field(default=True, description="hops to entities; the holdouts turn them off where they harm")
     friends: bool = Field(default=True, description="hop to linked users; the holdouts turn it off where it harms")
@@ -32,6 +57,8 @@ class ModelSettings(BaseModel):
         default=20, ge=0, description="items whose mean each item takes a share of; 0 = no such hop"
     )
     taste: bool = Field(default=True, description="off: the log-linear repeat and trend alone, a baseline")
+    repeat: bool = Field(default=True, description="off: own events with an item lift it through the taste alone")
+    random_graph: bool = Field(default=False, description="on: the taste sums up items of other users' events")
     epochs: int = Field(
         default=6, ge=1, description="most passes over the snapshots; the holdouts choose how many are made"
     )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import date, timedelta
 from typing import Any
 
 import torch
@@ -15,16 +15,17 @@ from models.hops import Hop, Links, row_shares
 from models.kernels import WEEK_CONCENTRATION, YEAR_CONCENTRATION, decay, middle_of, phase_match, week_phase, year_phase
 from models.neighbours import knn_weights
 from models.propagation import Adjacency, offsets, ranges
+from models.season import SeasonalSales
 from models.settings import ModelSettings
 
 RECENT_DAYS = (1, 3, 7, 14, 30, 90, NEVER - 1)  # windows of the trend, backwards from the date
-YEARS_DAYS = (365, 730)  # how far back the same time of the earlier years lies
-LEAD_UP_DAYS = 28  # of the earlier years, to tell a rise from a plain seller
+EARLIER_YEARS_DAYS = 183  # own events older than this tell of the same time of earlier years
 MOST_AGE_DAYS = 2**31
 NEIGHBOUR_HALF_LIFE_DAYS = 90.0
 ERA_DAYS = 56  # neighbours are found anew at each; within an era they are those of its first day
 RECENT_HORIZONS = 4
 LEAST_ERAS = 4  # of a history too short for such eras
+FOREVER = float("inf")
 RECENT, EARLIER_YEARS, CONTEXT = range(3)  # the parts of the trend
 
 
@@ -35,6 +36,9 @@ class History:
     age_days: Tensor  # float32 [E]
     strength: Tensor  # float32 [E]
     event_type_index: Tensor  # int32 [E]
+    returning: (
+        Tensor | None
+    )  # float32 [E], the phase of the year comes back: 1 at the time of an event of an earlier year
     pair: Tensor  # int32 [E], which pair the event belongs to
     pair_row: Tensor  # int64 [P], position of the pair's user
     pair_item: Tensor  # int64 [P]
@@ -48,7 +52,9 @@ class Snapshot:
 
     users: Tensor  # int64 [B]
     live: Tensor  # bool [I]
-    trend: Tensor  # float32 [I, F], log(1 + events) in windows, then one column per series of the context
+    trend: (
+        Tensor  # float32 [I, F], log(1 + events) in windows, then the season, then one column per series of the context
+    )
     trend_part: Tensor  # int64 [F]: RECENT, EARLIER_YEARS or CONTEXT
     history: History
     item_entities: Hop | None
@@ -83,10 +89,18 @@ class Timeline:
         self.item_entities = Links(graph.item_entities, graph.item_count, graph.entity_count)
         self.entity_entities = Links(graph.entity_entities, graph.entity_count, graph.entity_count)
         self.user_entities = Links(graph.user_entities, graph.user_count, graph.entity_count)
+        self.half_lives_days = (
+            (*settings.half_lives_days, FOREVER) if len(settings.half_lives_days) > 1 else settings.half_lives_days
+        )
+        if not settings.decay:
+            self.half_lives_days = (FOREVER,)
+        self.recent_days = RECENT_DAYS if settings.decay else RECENT_DAYS[-1:]
+        self.summed_items = _traded(events.item_index) if settings.random_graph else events.item_index
         self._neighbours: dict[int, Hop] = {}
         self._latest: tuple[int, dict[str, Any]] = -1, {}
         self.user_users = Links(graph.user_users, graph.user_count, graph.user_count)
         self.context = ContextDays(graph, horizon_days) if settings.context and graph.context.series else None
+        self.season = SeasonalSales(graph, horizon_days) if settings.phase else None
         self.era_days = min(ERA_DAYS, max(horizon_days, -(-graph.oldest_days // LEAST_ERAS)))
 
     def at(self, back_days: int, users: Tensor) -> Snapshot:
@@ -108,19 +122,22 @@ class Timeline:
         """What the snapshots of one date have in common; that of the last date asked for is kept."""
         if self._latest[0] != back_days:
             facts = self.settings.facts
-            trend, is_recent = self.trend(back_days)
-            trend_part = torch.where(is_recent, RECENT, EARLIER_YEARS)
+            columns = {RECENT: self.trend(back_days)}
+            if self.season:
+                columns[EARLIER_YEARS] = self.season.at(back_days)
             if self.context:
-                days = self.context.at(back_days)
-                trend = torch.cat([trend, days], dim=1)
-                trend_part = torch.cat([trend_part, torch.full_like(trend_part[:1], CONTEXT).expand(days.shape[1])])
+                columns[CONTEXT] = self.context.at(back_days)
+            trend = torch.cat(list(columns.values()), dim=1)
+            parts = [part for part, column in columns.items() for _ in range(column.shape[1])]
             shared = {
                 "live": self.live_items(back_days),
                 "trend": trend,
-                "trend_part": trend_part,
+                "trend_part": torch.tensor(parts, device=trend.device),
                 "item_entities": self.item_entities.hop(back_days) if facts and self.item_entities else None,
                 "entity_entities": self.entity_entities.hop(back_days) if facts and self.entity_entities else None,
-                "neighbours": self.neighbours(back_days) if self.settings.neighbour_count else None,
+                "neighbours": self.neighbours(back_days)
+                if self.settings.neighbour_count and not self.settings.random_graph
+                else None,
             }
             self._latest = back_days, shared
         return self._latest[1]
@@ -132,28 +149,26 @@ class Timeline:
         """
         era = -(-back_days // self.era_days) * self.era_days
         if era not in self._neighbours:
-            hop = knn_weights(self.graph.back(era), NEIGHBOUR_HALF_LIFE_DAYS, self.settings.neighbour_count)
+            hop = knn_weights(
+                self.graph.back(era),
+                NEIGHBOUR_HALF_LIFE_DAYS if self.settings.decay else FOREVER,
+                self.settings.neighbour_count,
+            )
             row = torch.repeat_interleave(hop.adjacency.row_offsets.diff())
             self._neighbours[era] = Hop(hop.adjacency, row_shares(hop.weight, row, self.graph.item_count))
         return self._neighbours[era]
 
-    def trend(self, back_days: int) -> tuple[Tensor, Tensor]:
-        """log(1 + events) of each item (float32 [I, F]) per event type and window, and which windows are recent (bool [F]).
+    def trend(self, back_days: int) -> Tensor:
+        """log(1 + events) of each item per event type and recent window: float32 [I, F].
 
-        Counts come from binary search in each item's sorted ages; the earlier years' windows are the coming horizon
-        and the weeks before it.
+        Counts come from binary search in each item's sorted ages.
         """
-        windows = [(0, days) for days in RECENT_DAYS]
-        if self.settings.phase:
-            for year in YEARS_DAYS:
-                windows += [(year - self.horizon_days, year), (year, year + LEAD_UP_DAYS)]
         types, items, device = len(self.graph.event_types), self.graph.item_count, self.group_age.device
-        ends = torch.tensor(windows, device=device).clamp(min=0) + back_days
-        group = torch.arange(types * items, device=device)[:, None, None] * MOST_AGE_DAYS
+        ends = torch.tensor([0, *self.recent_days], device=device) + back_days
+        group = torch.arange(types * items, device=device)[:, None] * MOST_AGE_DAYS
         position = torch.searchsorted(self.group_age, group + ends, right=True)
-        count = (position[..., 1] - position[..., 0]).view(types, items, len(windows))
-        recent = torch.tensor([start == 0 for start, _ in windows] * types, device=device)
-        return torch.log1p(count.float()).permute(1, 0, 2).reshape(items, -1), recent
+        count = (position[:, 1:] - position[:, :1]).view(types, items, len(self.recent_days))
+        return torch.log1p(count.float()).permute(1, 0, 2).reshape(items, -1)
 
     def live_items(self, back_days: int) -> Tensor:
         """bool [I]: known before that date and not retired by then."""
@@ -192,12 +207,23 @@ class Timeline:
             age_days=(interactions.age_days[events] - back_days).float(),
             strength=interactions.strength[events],
             event_type_index=event_type.int(),
+            returning=self._returning(back_days, events) if self.settings.phase else None,
             pair=pair.int(),
             pair_row=pairs // graph.item_count,
             pair_item=pairs % graph.item_count,
-            items=Adjacency.build(type_row, item[order], len(users) * types, graph.item_count),
+            items=Adjacency.build(type_row, self.summed_items[events[order]], len(users) * types, graph.item_count),
             kernels=self._kernels(back_days, events[order], type_row, len(users) * types),
         )
+
+    def _returning(self, back_days: int, events: Tensor) -> Tensor:
+        """float32 [E]: the year's kernel of events of earlier years, 0 for others."""
+        phase, age = self.graph.interactions.year_phase[events], self.graph.interactions.age_days[events]
+        match = phase_match(phase, year_phase(self._middle(back_days)), YEAR_CONCENTRATION)
+        return match * (age - back_days > EARLIER_YEARS_DAYS)
+
+    def _middle(self, back_days: int) -> date:
+        """Of the horizon of that date."""
+        return middle_of(self.graph.as_of - timedelta(days=back_days), self.horizon_days)
 
     def _kernels(self, back_days: int, events: Tensor, row: Tensor, row_count: int) -> Tensor:
         """float32 [C, E]: strength times each decay and phase kernel, each row's sum being 1."""
@@ -205,9 +231,9 @@ class Timeline:
         age = (interactions.age_days[events] - back_days).float()
         youngest = torch.full((row_count,), float(NEVER), device=age.device).scatter_reduce(0, row, age, "amin")
         relative = age - youngest[row]  # rows are normalised, so only this matters, and it cannot underflow
-        weights = [decay(relative, half_life) for half_life in (*settings.half_lives_days, float("inf"))]
+        weights = [decay(relative, half_life) for half_life in self.half_lives_days]
         if settings.phase:
-            day = middle_of(self.graph.as_of - timedelta(days=back_days), self.horizon_days)
+            day = self._middle(back_days)
             weights.append(phase_match(interactions.year_phase[events], year_phase(day), YEAR_CONCENTRATION))
             if self.horizon_days < 7:  # a whole week has no phase of the week
                 weights.append(phase_match(interactions.week_phase[events], week_phase(day), WEEK_CONCENTRATION))
@@ -219,10 +245,16 @@ class Timeline:
         friends, friend = torch.unique(to_friends.adjacency.column.long(), return_inverse=True)
         row, events = self._events(back_days, friends)
         interactions = self.graph.interactions
-        weight = decay(interactions.age_days[events] - back_days, max(self.settings.half_lives_days))
-        items = Adjacency.build(row, interactions.item_index[events], len(friends), self.graph.item_count)
+        longest = max(self.settings.half_lives_days) if self.settings.decay else FOREVER
+        weight = decay(interactions.age_days[events] - back_days, longest)
+        items = Adjacency.build(row, self.summed_items[events], len(friends), self.graph.item_count)
         own_row = torch.repeat_interleave(to_friends.adjacency.row_offsets.diff())
         return (
             Hop(Adjacency.build(own_row, friend, len(users), len(friends)), to_friends.weight),
             Hop(items, row_shares(weight * interactions.strength[events], row, len(friends))),
         )
+
+
+def _traded(items: Tensor) -> Tensor:
+    """The items of the events, each event with that of another: a random graph of the same degrees."""
+    return items[torch.randperm(len(items), generator=torch.Generator().manual_seed(0)).to(items.device)]

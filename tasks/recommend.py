@@ -16,14 +16,14 @@ from tqdm import tqdm
 
 from models.artifact import pack, unpack
 from models.baselines import BASELINES
-from models.evaluation import MODEL, evaluate
+from models.evaluation import evaluate
 from models.gate import decide
 from models.graph import Graph
 from models.lists import lists
 from models.network import LISTS, learned_half_lives_days, served_lists
 from models.network_ranker import NetworkRanker
 from models.ranking import Ranker
-from models.settings import BaselineName, ModelSettings
+from models.settings import MODEL, BaselineName, ModelSettings
 from models.similar import similar_items
 from models.training import fit
 from tasks.graph import load_graph, node_ids
@@ -50,8 +50,8 @@ def judge(
 ) -> dict[str, Any]:
     """Measures model and baselines on the last holdouts before `as_of` and passes the gate for each list.
 
-    Returns `settings`, `epochs` and `taste_share` for training, and by list the chosen `rankers` with their `options` and
-    the gate's sentence `why`.
+    Returns `settings`, `epochs` and `finishes` for training, and by list the chosen `rankers` with their
+    `options` and the gate's sentence `why`.
     """
     graph = _graph(home, source, as_of, device)
     with tqdm(desc="holdouts", unit="step", disable=None) as bar:
@@ -67,7 +67,7 @@ def judge(
     return {
         "settings": evaluation.settings,
         "epochs": evaluation.epochs,
-        "taste_share": evaluation.taste_share,
+        "finishes": evaluation.finishes,
         "rankers": {decision.list_name: decision.ranker for decision in decisions},
         "options": {
             decision.list_name: evaluation.options[decision.list_name].get(decision.ranker) for decision in decisions
@@ -91,7 +91,7 @@ def train(
     with tqdm(desc="training", unit="step", disable=None) as bar:
         names = served_lists(source.repeats)
         network = fit(graph, source.horizon_days, settings, epochs=epochs, lists=names, progress=_shown(bar))
-        network = network.with_taste(choice["taste_share"])
+        network = network.finished(choice["finishes"])
     with open_warehouse(home) as warehouse:
         _, items, entities = node_ids(warehouse)
     partial = home / "models" / f"{run_id}.partial"
@@ -106,7 +106,7 @@ def train(
         "trained_as_of": as_of,
         "trained_at": trained_at,
         "epochs": epochs,
-        "taste_share": choice["taste_share"],
+        "finishes": json.dumps(choice["finishes"]),
         "artifact": f"models/{version}.pt",
         "artifact_hash": digest,
         "settings": settings.model_dump_json(),
@@ -151,8 +151,8 @@ def _graph(home: Path, source: Source, as_of: date, device: str) -> Graph:
 
 def _baseline(choice: dict[str, Any], name: str, graph: Graph, source: Source, settings: ModelSettings) -> Ranker:
     baseline = BASELINES[choice["rankers"][name]]
-    option = choice["options"][name]
-    return baseline.fit(graph, source.horizon_days, settings, baseline.options[0] if option is None else option)(graph)
+    option = choice["options"][name] or baseline.options[0]
+    return baseline.fit(graph, source.horizon_days, settings, option)(graph)
 
 
 def _incumbent(warehouse, list_name: str, as_of: date) -> str | None:

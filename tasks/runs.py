@@ -129,11 +129,11 @@ def recent_runs(home: Path, count: int) -> list[dict[str, Any]]:
         return warehouse.sql(query, params={"count": count}).to_arrow_table().to_pylist()
 
 
-def code_version() -> str:
-    """The installed version and a hash of the Python and SQL that runs."""
+def code_version(*folders: str) -> str:
+    """The installed version and a hash of the Python and SQL that runs, or of that in some of the folders."""
     root = SQL.parent
     digest = hashlib.sha256()
-    for folder in ("flows", "tasks", "models", "sql"):
+    for folder in folders or ("flows", "tasks", "models", "sql"):
         for file in sorted((root / folder).rglob("*.[ps][yq]*")):
             if "__pycache__" not in file.parts:
                 digest.update(file.read_bytes())

@@ -12,7 +12,7 @@ from models.ranking import Ranker
 from models.settings import ModelSettings
 from tests.models.tiny import edges, tiny_graph
 
-Fit = Callable[[Graph, int, ModelSettings, float], Callable[[Graph], Ranker]]
+Fit = Callable[[Graph, int, ModelSettings, float], Callable[[Graph], Ranker]]  # the last: half-life in horizons
 DAYS = 20  # from here on everything is poison
 HORIZON_DAYS = 7
 

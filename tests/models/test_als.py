@@ -13,23 +13,24 @@ from tests.models.canary import assert_blind_to_the_future, assert_same_bits_twi
 from tests.models.tiny import tiny_graph
 
 
-def objective(confidence: Tensor, rows: Tensor, fixed: Tensor) -> Tensor:
+def objective(confidence: Tensor, rows: Tensor, fixed: Tensor, unobserved: float, ridge: float) -> Tensor:
     predicted = rows @ fixed.T
-    ridge = RIDGE * (confidence.sum(1) + UNOBSERVED * len(fixed))
-    fit = (confidence * (1 - predicted).square()).sum() + UNOBSERVED * predicted.square().sum()
-    return fit + (ridge * rows.square().sum(1)).sum()
+    ridges = ridge * (confidence.sum(1) + unobserved * len(fixed))
+    fit = (confidence * (1 - predicted).square()).sum() + unobserved * predicted.square().sum()
+    return fit + (ridges * rows.square().sum(1)).sum()
 
 
+@pytest.mark.parametrize("weights", [(UNOBSERVED, RIDGE), (1.0, 0.03)])
 @pytest.mark.parametrize("dimension", [2, 5, 40])
-def test_the_solution_is_where_the_objective_is_flat(dimension: int) -> None:
+def test_the_solution_is_where_the_objective_is_flat(dimension: int, weights: tuple[float, float]) -> None:
     """Histories of 0 to 12 items, both shorter and longer than the vectors."""
     dice = torch.Generator().manual_seed(0)
     confidence = torch.rand(9, 12, generator=dice) * (
         torch.arange(12) < torch.tensor([[0, 1, 2, 3, 4, 6, 8, 11, 12]]).T
     )
     fixed = torch.randn(12, dimension, generator=dice)
-    rows = solve(csr_array(confidence.numpy()), fixed).requires_grad_()
-    objective(confidence, rows, fixed).backward()
+    rows = solve(csr_array(confidence.numpy()), fixed, *weights).requires_grad_()
+    objective(confidence, rows, fixed, *weights).backward()
     assert rows.grad is not None
     assert rows.grad.abs().max() < 1e-4
     assert rows[0].abs().max() == 0

@@ -9,11 +9,11 @@ import pytest
 import torch
 
 from models import evaluation
-from models.evaluation import MODEL, Trials, evaluate
+from models.evaluation import Trials, evaluate
 from models.gate import decide
 from models.graph import Graph
 from models.network import Network
-from models.settings import ModelSettings
+from models.settings import MODEL, ModelSettings
 from tests.models.tiny import AS_OF, edges, tiny_graph, with_items_known
 
 SETTINGS = ModelSettings(dimension=4, epochs=2)
@@ -35,7 +35,15 @@ def test_four_weeks_are_held_out_back_to_back_and_every_ranker_is_judged_on_the_
         assert len(rankers) == 7
         assert {len(values) for values in rankers.values()} == {len(evaluation.user_index[name])}
     assert evaluation.epochs in (1, 2)
-    assert {row.metric for row in evaluation.rows} == {"recall", "precision", "hit_rate", "mrr", "ndcg", "coverage"}
+    assert {row.metric for row in evaluation.rows} == {
+        "recall",
+        "precision",
+        "hit_rate",
+        "mrr",
+        "map",
+        "ndcg",
+        "coverage",
+    }
     assert all(0 <= row.value <= 1 for row in evaluation.rows)
 
 
@@ -68,7 +76,8 @@ def test_evaluation_leaves_events_of_the_last_horizon_to_the_last_holdout(monkey
         items=graph.item_count,
     )
     single = SETTINGS.model_copy(update={"epochs": 1})
-    monkeypatch.setattr(evaluation, "TASTE_SHARES", (1.0,))
+    monkeypatch.setattr(evaluation, "TASTE_SHARES", (1.0,))  # nothing to choose on the other holdouts
+    monkeypatch.setattr(evaluation, "_calibrate", lambda *_: {})
     first = [
         sorted(
             (row.list_name, row.metric, row.value)
@@ -102,8 +111,20 @@ def test_a_holdout_is_measured_with_the_option_that_the_other_holdouts_choose() 
     for option, ndcg in {10.0: (0.9, 0.1, 0.1), 20.0: (0.0, 0.3, 0.3)}.items():
         for value in ndcg:
             trials.add(option, "for_you", {"ndcg": torch.tensor([value])})
-    assert trials.cross_fitted(("for_you",), 3) == [20.0, 10.0, 10.0]
+    assert [trials.best(("for_you",), evaluation.others_of(number, 3)) for number in range(3)] == [20.0, 10.0, 10.0]
+    assert evaluation.others_of(0, 1) == [0]
     assert trials.best(("for_you",), [0, 1, 2]) == 10.0
+
+
+def test_the_network_has_one_epoch_for_both_lists_and_a_finish_for_each() -> None:
+    """Epoch 1 is best for no list by itself; together, each finished as suits it, the lists want it."""
+    trials = Trials()
+    measured = {(1, 1.0): (0.4, 0.1), (1, 0.5): (0.1, 0.4), (2, 1.0): (0.5, 0.0), (3, 0.5): (0.0, 0.5)}
+    for option, values in measured.items():
+        for list_name, value in zip(("for_you", "discover"), values, strict=True):
+            trials.add(option, list_name, {"ndcg": torch.tensor([value])})
+    assert trials.best_epoch(("for_you", "discover"), [0]) == (1, {"for_you": 1.0, "discover": 0.5})
+    assert trials.best_epoch(("discover",), [0]) == (3, {"discover": 0.5})
 
 
 def test_what_was_launched_during_the_horizon_is_not_asked_of_a_list_made_before() -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import pytest
 import torch
 
-from models import graph_filter
 from models.graph_filter import LOW_PASS, fit_graph_filter
 from models.neighbours import history_weights
 from models.settings import ModelSettings
@@ -13,16 +12,16 @@ from tests.models.canary import assert_blind_to_the_future, assert_same_bits_twi
 from tests.models.tiny import tiny_graph
 
 
-def test_scores_are_those_of_the_dense_formula(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(graph_filter, "RANK", 2)
+@pytest.mark.parametrize("power", [0.5, 0.3])
+def test_scores_are_those_of_the_dense_formula(power: float) -> None:
     graph, users = shop(), torch.arange(30)
     history = history_weights(graph, users, 70.0).double()
     user_degree, item_degree = history.sum(1), history.sum(0)
-    normal = history / (user_degree[:, None] * item_degree).sqrt()
+    normal = history / (user_degree[:, None].sqrt() * item_degree**power)
     first = torch.linalg.svd(normal).Vh[:2].T
-    low_pass = item_degree.rsqrt()[:, None] * (first @ first.T) * item_degree.sqrt()
+    low_pass = item_degree[:, None] ** -power * (first @ first.T) * item_degree**power
     expected = history @ (normal.T @ normal + LOW_PASS * low_pass)
-    found = fit_graph_filter(graph, 7, ModelSettings(), 10.0)(graph).scores(users, "for_you")
+    found = fit_graph_filter(graph, 7, ModelSettings(), 10.0, rank=2, item_power=power)(graph).scores(users, "for_you")
     torch.testing.assert_close(found.double(), expected, rtol=1e-3, atol=1e-3)
 
 

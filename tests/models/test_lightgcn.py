@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import pytest
 import torch
 
-from models import lightgcn
 from models.lightgcn import LAYERS, fit_lightgcn, hops, smooth
 from models.settings import ModelSettings
 from tests.models.canary import assert_blind_to_the_future, assert_same_bits_twice, assert_tastes_are_told_apart, shop
 from tests.models.tiny import tiny_graph
 
-
-@pytest.fixture(autouse=True)
-def _short(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(lightgcn, "DIMENSION", 16)
+fit_small = partial(fit_lightgcn, dimension=16)
 
 
 @pytest.mark.parametrize("half_life_days", [float("inf"), 60.0])
@@ -40,17 +38,17 @@ def test_smoothing_is_that_of_torch_geometric(half_life_days: float) -> None:
 def test_a_user_who_comes_after_the_training_is_served_from_own_history() -> None:
     events = [(user, item + 3 * (user % 2), age) for user in range(12) for item in range(3) for age in (30, 40)]
     graph = tiny_graph([*events, (12, 4, 3)])
-    scores = fit_lightgcn(graph.back(7), 7, ModelSettings(), 90.0)(graph).scores(torch.tensor([12]), "discover")[0]
+    scores = fit_small(graph.back(7), 7, ModelSettings(), 90.0)(graph).scores(torch.tensor([12]), "discover")[0]
     assert scores[3:].min() > scores[:3].max() + 0.01
 
 
 def test_tastes_are_told_apart() -> None:
-    assert_tastes_are_told_apart(fit_lightgcn)
+    assert_tastes_are_told_apart(fit_small)
 
 
 def test_the_future_changes_nothing() -> None:
-    assert_blind_to_the_future(fit_lightgcn)
+    assert_blind_to_the_future(fit_small)
 
 
 def test_the_same_input_gives_the_same_bits() -> None:
-    assert_same_bits_twice(fit_lightgcn)
+    assert_same_bits_twice(fit_small)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from datetime import timedelta
 from math import cos, exp, pi
 from typing import Any
 
@@ -14,7 +15,7 @@ from torch.nn.functional import normalize
 from models.kernels import YEAR_CONCENTRATION, middle_of, year_phase
 from models.network import Network
 from models.settings import ModelSettings
-from models.timeline import ERA_DAYS, NEIGHBOUR_HALF_LIFE_DAYS, Snapshot, Timeline
+from models.timeline import ERA_DAYS, NEIGHBOUR_HALF_LIFE_DAYS, RECENT, Snapshot, Timeline
 from models.training import Example, loss, new_network
 from tests.models.tiny import AS_OF, edges, tiny_graph
 
@@ -96,11 +97,13 @@ def written_out(network: Network, user: int, item: int, head: int) -> Tensor:
     excitation = torch.zeros((), dtype=torch.float64)
     for owner, bought, age, kind in EVENTS:
         if (owner, bought) == (user, item):
-            excitation = (
-                excitation + (network.log_repeat[kind].exp() * 2 ** (-age / network.log_half_life[kind].exp())).sum()
-            )
+            memory = (network.log_repeat[kind].exp() * 2 ** (-age / network.log_half_life[kind].exp())).sum()
+            phase = year_phase(AS_OF - timedelta(days=age))
+            returning = network.log_return[kind].exp() * kernel_values(age, phase)[-1] if age > 183 else 0
+            excitation = excitation + memory + returning
     repeat = torch.log1p(excitation) if head == 0 else 0
-    return taste + (network.trend[head] * snapshot.trend[item]).sum() + repeat
+    weight = torch.cat([network.trend[head, :-2], network.season[head]])  # the season's two columns are the last
+    return taste + (weight * snapshot.trend[item]).sum() + repeat
 
 
 def doubled() -> Snapshot:
@@ -136,21 +139,16 @@ def test_some_columns_of_the_scores_are_those_columns_of_all(network: Network) -
 
 
 def test_the_trend_counts_events_of_each_type_in_each_window() -> None:
-    trend, recent = Timeline(GRAPH, HORIZON, SETTINGS).trend(0)
-    counts = trend.exp() - 1
-    view, purchase = counts.split(len(recent) // 2, dim=1)
-    assert view[1, :7].round().tolist() == [0, 1, 2, 2, 2, 2, 2]  # 1, 3, 7, 14, 30, 90 days, for ever; ages 2 and 5
-    assert purchase[0, :7].round().tolist() == [0, 1, 1, 1, 1, 2, 2]  # ages 3 and 40
-    assert recent.tolist() == ([True] * 7 + [False] * 4) * 2
+    counts = Timeline(GRAPH, HORIZON, SETTINGS).trend(0).exp() - 1
+    view, purchase = counts.split(7, dim=1)
+    assert view[1].round().tolist() == [0, 1, 2, 2, 2, 2, 2]  # 1, 3, 7, 14, 30, 90 days, for ever; ages 2 and 5
+    assert purchase[0].round().tolist() == [0, 1, 1, 1, 1, 2, 2]  # ages 3 and 40
 
 
-@pytest.mark.parametrize(("age", "window"), [(358, None), (359, 0), (365, 0), (366, 1), (393, 1), (394, None)])
-def test_the_coming_week_of_last_year_is_the_age_of_359_to_365_days_and_its_lead_up_the_four_weeks_before(
-    age: int, window: int | None
-) -> None:
-    trend, recent = Timeline(tiny_graph([(0, 0, age)]), HORIZON, SETTINGS).trend(0)
-    found = torch.nonzero(trend[0, ~recent]).flatten().tolist()
-    assert found == ([] if window is None else [window])
+def test_without_phase_neither_items_nor_users_have_a_season() -> None:
+    snapshot = Timeline(GRAPH, HORIZON, SETTINGS.model_copy(update={"phase": False})).at(0, torch.arange(3))
+    assert snapshot.history.returning is None
+    assert snapshot.trend_part.tolist() == [RECENT] * 14
 
 
 def test_the_loss_is_the_softmax_over_all_items_for_one_list_and_over_new_ones_for_the_other(network: Network) -> None:

@@ -58,6 +58,21 @@ def test_a_segment_follows_the_shop_until_it_has_events_of_its_own() -> None:
     assert best.tolist() == [0, 1, 1]
 
 
+def test_a_larger_prior_draws_a_segment_nearer_to_the_shop_and_without_segments_all_are_alike() -> None:
+    """Segment 1 buys item 1 only, the larger segment 0 item 0 only."""
+    events = [(user, 0, 5) for user in range(8)] + [(8, 1, 5 + age) for age in range(3)]
+    graph = replace(tiny_graph(events), user_segment=torch.tensor([0] * 8 + [1]))
+    scores = {
+        (prior, segments): fit_seasonal(graph, 7, ModelSettings(), 1e4, prior, segments)(graph).scores(
+            torch.tensor([0, 8]), "for_you"
+        )
+        for prior, segments in ((0.1, 1), (10.0, 1), (0.1, 0))
+    }
+    gap = {key: (of[:, 0] - of[:, 1]).tolist() for key, of in scores.items()}
+    assert gap[0.1, 1][0] > gap[10.0, 1][0] > gap[10.0, 1][1] > gap[0.1, 1][1]
+    assert gap[0.1, 0][0] == gap[0.1, 0][1]
+
+
 def test_the_season_counts_where_the_last_weeks_followed_it_and_not_where_they_did_not() -> None:
     """Each week of the year has its own item; this year keeps to them, or sells one item throughout."""
     earlier = [(user, age // 7 % 52, age) for age in range(370, 730) for user in range(5)]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import pytest
 import torch
 
@@ -12,12 +14,11 @@ from tests.models.canary import assert_blind_to_the_future, assert_same_bits_twi
 from tests.models.tiny import tiny_graph
 
 CYCLE, LENGTH = 7, 12
+fit_short = partial(fit_sequence, length=LENGTH, steps=60)
 
 
 @pytest.fixture(autouse=True)
 def _short(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sequence, "STEPS", 60)
-    monkeypatch.setattr(sequence, "LENGTH", LENGTH)
     monkeypatch.setattr(sequence, "WINDOWS_PER_STEP", 32)
     monkeypatch.setattr(sequence, "DIMENSION", 16)
 
@@ -32,18 +33,18 @@ def cycles() -> list[tuple[int, int, int]]:
 def test_what_follows_the_last_item_is_expected() -> None:
     graph = tiny_graph(cycles())
     users = torch.arange(28)
-    best = fit_sequence(graph, 7, ModelSettings(), 100.0)(graph).scores(users, "for_you").argmax(1)
+    best = fit_short(graph, 7, ModelSettings(), 100.0)(graph).scores(users, "for_you").argmax(1)
     assert best[:21].tolist() == [(user + 3 + user // CYCLE * 2) % CYCLE for user in range(21)]
 
 
 def test_a_later_graph_moves_the_users_on_without_training() -> None:
     graph = tiny_graph([*cycles(), *((user, (user + 3) % CYCLE, 2) for user in range(CYCLE))])
-    scores = fit_sequence(graph.back(6), 7, ModelSettings(), 100.0)(graph).scores(torch.arange(CYCLE), "for_you")
+    scores = fit_short(graph.back(6), 7, ModelSettings(), 100.0)(graph).scores(torch.arange(CYCLE), "for_you")
     assert scores.argmax(1).tolist() == [(user + 4) % CYCLE for user in range(CYCLE)]
 
 
 def test_no_position_sees_a_later_one() -> None:
-    network = Sequence(9).eval()
+    network = Sequence(9, LENGTH, 0.1).eval()
     one = torch.arange(2 * LENGTH).view(2, LENGTH) % 9
     other = one.clone()
     other[:, 5:] = (other[:, 5:] + 1) % 9
@@ -58,23 +59,21 @@ def test_events_are_in_order_of_users_and_dates() -> None:
     assert visits.item.tolist() == [1, 4, 5, 0]
     assert visits.visit.tolist() == [0, 0, 1, 2]
     assert visits.user_offsets.tolist() == [0, 3, 3, 4]
-    place, count = visits.windows(torch.tensor([3, 3, 4]), torch.tensor([0, 3, 3]))
+    place, count = visits.windows(torch.tensor([3, 3, 4]), torch.tensor([0, 3, 3]), LENGTH)
     assert count.tolist() == [3, 0, 1]
     assert place[0, :3].tolist() == [0, 1, 2]
 
 
 def test_a_user_without_history_has_no_expectation() -> None:
     graph = shop()
-    scores = fit_sequence(graph, 7, ModelSettings(), 10.0)(graph).scores(torch.tensor([29, 30]), "for_you")
+    scores = fit_short(graph, 7, ModelSettings(), 10.0)(graph).scores(torch.tensor([29, 30]), "for_you")
     assert scores[1].abs().max() == 0
     assert scores[0].abs().max() > 0
 
 
-def test_the_future_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sequence, "STEPS", 4)
-    assert_blind_to_the_future(fit_sequence)
+def test_the_future_changes_nothing() -> None:
+    assert_blind_to_the_future(partial(fit_short, steps=4))
 
 
-def test_the_same_input_gives_the_same_bits(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sequence, "STEPS", 4)
-    assert_same_bits_twice(fit_sequence)
+def test_the_same_input_gives_the_same_bits() -> None:
+    assert_same_bits_twice(partial(fit_short, steps=4))
