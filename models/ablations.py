@@ -48,7 +48,8 @@ ABLATIONS: dict[AblationName, Ablation] = {
     "almanac without phase": _with(phase=False),
     "almanac with phase shuffled": lambda settings, graph: (settings, phase_shuffled(graph)),
     "almanac without graph": _with(taste=False),
-    "almanac with random graph": _with(random_graph=True),
+    "almanac with random graph": _with(random_graph=True, calibration=False),
     "almanac without repeat": _with(repeat=False),
+    "almanac without calibration": _with(calibration=False),
     "almanac without hops": _with(facts=False, friends=False, neighbour_count=0),
 }

@@ -216,7 +216,7 @@ def _judge_network(
         del trials.measured[*best, hop]
         step()
     calibrated: dict[str, Finish] = {}
-    if settings.taste and not settings.random_graph:
+    if settings.calibration and settings.taste:
         calibrated = _calibrate(kept[0].with_taste(best[1]), before, holdouts, timelines, lists, measure, epoch)
     return settings.model_copy(update=dict.fromkeys(harmful, False)), calibrated
 

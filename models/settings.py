@@ -28,6 +28,7 @@ AblationName = Literal[
     "almanac with random graph",
     "almanac without repeat",
     "almanac without hops",
+    "almanac without calibration",
 ]
 ModelName = Literal["almanac", "published", BaselineName, AblationName]
 MODEL = "almanac"
@@ -59,6 +60,9 @@ class ModelSettings(BaseModel):
     taste: bool = Field(default=True, description="off: the log-linear repeat and trend alone, a baseline")
     repeat: bool = Field(default=True, description="off: own events with an item lift it through the taste alone")
     random_graph: bool = Field(default=False, description="on: the taste sums up items of other users' events")
+    calibration: bool = Field(
+        default=True, description="each list's head learned again on the holdouts, with the item filter"
+    )
     epochs: int = Field(
         default=6, ge=1, description="most passes over the snapshots; the holdouts choose how many are made"
     )
