@@ -62,6 +62,12 @@ def run(
     ] = MEMORY_LIMIT,
     temp_directory: Annotated[Path | None, typer.Option(help="Where DuckDB spills; default <home>/spill.")] = None,
     baselines: Annotated[str, typer.Option(help="What the model has to beat, by name, with commas.")] = ",".join(DAILY),
+    diversity: Annotated[
+        float, typer.Option(min=0, max=0.99, help="How much the rows of a list may not resemble each other.")
+    ] = 0.0,
+    warm_start: Annotated[
+        bool, typer.Option("--warm-start", help="Train on from the model of an earlier date.")
+    ] = False,
     verbose: Verbose = False,
 ) -> None:
     """Publish the lists of one date: ingest, validate, build the graph, train, judge, score, audit, publish.
@@ -77,6 +83,8 @@ def run(
             "top_k": top_k,
             "device": device,
             "baselines": tuple(name.strip() for name in baselines.split(",")),
+            "diversity": diversity,
+            "warm_start": warm_start,
         }
         _run(verbose, **given, memory_limit=memory_limit, temp_directory=temp_directory)
 

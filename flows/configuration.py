@@ -44,6 +44,12 @@ class RunConfig(SourceConfig):
     device: str = Field(
         default="cpu", pattern=r"^(cpu|cuda(:\d+)?)$", description="torch device of training and scoring: cpu or cuda"
     )
+    diversity: float = Field(
+        default=0.0, ge=0, lt=1, description="how much the rows of a list may not resemble each other; 0 = best first"
+    )
+    warm_start: bool = Field(
+        default=False, description="train on from the newest artifact of an earlier date instead of anew"
+    )
     history_days: int = Field(default=90, ge=1, description="days of lists kept in the serving file; Parquet keeps all")
     baselines: tuple[BaselineName, ...] = Field(
         default=DAILY, min_length=1, description="what the model has to beat, and what is published where it does not"

@@ -118,9 +118,9 @@ def _steps(
     with _timed("judge", seconds):
         choice = judge(home, source, as_of, config.model, config.baselines, top_k, device, run_id)
     with _timed("train", seconds):
-        version = train(home, source, as_of, choice, device, run_id, started_at)
+        version = train(home, source, as_of, choice, device, run_id, started_at, config.warm_start)
     with _timed("score", seconds):
-        score(home, source, as_of, top_k, choice, version, device, run_id)
+        score(home, source, as_of, top_k, choice, version, device, run_id, config.diversity)
     with _timed("audit", seconds):
         quality += audit(home, source, as_of, top_k, run_id)
     with _timed("publish", seconds):

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+import torch
+
 from models.network import Network
 from models.settings import ModelSettings
 
@@ -32,3 +34,23 @@ def unpack(packed: dict[str, Any]) -> Network:
     )
     network.load_state_dict(tensors)
     return network.eval()
+
+
+@torch.no_grad()
+def carry_over(packed: dict[str, Any], network: Network, item_ids: list[str], entity_ids: list[str]) -> None:
+    """Lets a new network begin where a stored one ended: its shared numbers, and the embeddings of what both know.
+
+    Nothing is taken from a network of other settings or event types.
+    """
+    if packed["settings"] != network.settings.model_dump(mode="json"):
+        return
+    for name, ids, known in (("item", item_ids, packed["item_ids"]), ("entity", entity_ids, packed["entity_ids"])):
+        place = {key: index for index, key in enumerate(known)}
+        pairs = [(mine, place[key]) for mine, key in enumerate(ids) if key in place]
+        mine, its = torch.tensor(pairs, dtype=torch.int64).reshape(-1, 2).unbind(1)
+        getattr(network, name)[mine] = packed["tensors"][name][its].to(network.item.device)
+    for name, value in network.named_parameters():
+        stored = packed["tensors"][name]
+        if name not in ("item", "entity") and stored.shape == value.shape:
+            value.copy_(stored)
+    network.filter_root.zero_()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from copy import deepcopy
 from dataclasses import dataclass, field
@@ -201,8 +202,11 @@ def _judge_network(
         best_epoch, _ = trials.best_epoch(lists, everyone)
         if best_epoch == epoch:
             kept[:] = [deepcopy(network)]
-        return epoch - best_epoch < PATIENCE
+        took = time.monotonic() - begun
+        in_time = not settings.most_seconds or took * (epoch + 1) / epoch <= settings.most_seconds
+        return epoch - best_epoch < PATIENCE and in_time
 
+    begun = time.monotonic()
     fit(before, horizon_days, settings, epochs=settings.epochs, lists=lists, on_epoch=on_epoch)
     epoch, _ = trials.best_epoch(lists, everyone)
     best = max((option for option in trials.measured if option[0] == epoch), key=trials.worth(lists, everyone))

@@ -66,6 +66,11 @@ class ModelSettings(BaseModel):
     epochs: int = Field(
         default=6, ge=1, description="most passes over the snapshots; the holdouts choose how many are made"
     )
+    most_seconds: float | None = Field(
+        default=None,
+        gt=0,
+        description="of trying epochs on the holdouts: none begins that would pass it; the choice then depends on the machine",
+    )
     learning_rate: float = Field(default=5e-3, gt=0, description="of Adam, at the start of its cosine")
     dropout: float = Field(default=0.5, ge=0, lt=1, description="share of the taste's components dropped in training")
     snapshot_every_days: int = Field(default=7, ge=1, description="days between the past dates trained on")

@@ -46,17 +46,20 @@ def fit(
     lists: tuple[str, ...] = LISTS,
     on_epoch: Callable[[int, Network], bool | None] | None = None,
     progress: Progress | None = None,
+    start: Callable[[Network], None] | None = None,
 ) -> Network:
     """The network after `epochs` passes over the graph's past dates; on CPU, the same input gives the same bits.
 
-    lists: those to learn. on_epoch is called with (epochs made, network) after each pass, and ends the training by False;
-    progress with (steps made, steps in all).
+    lists: those to learn. start may change the new network before it learns. on_epoch is called with (epochs made, network)
+    after each pass, and ends the training by False; progress with (steps made, steps in all).
     """
     device = graph.interactions.user_index.device
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
         torch.manual_seed(settings.seed)
         timeline = Timeline(graph, horizon_days, settings)
         network = new_network(timeline, settings).to(device)
+        if start:
+            start(network)
         steps = examples(timeline, settings)
         optimizer = torch.optim.Adam(
             [{"params": [network.item, network.entity]}, {"params": network.calibration(), "step": CALIBRATION_STEP}],

@@ -14,12 +14,12 @@ import polars as pl
 import torch
 from tqdm import tqdm
 
-from models.artifact import pack, unpack
+from models.artifact import carry_over, pack, unpack
 from models.baselines import BASELINES
 from models.evaluation import evaluate
 from models.gate import decide
 from models.graph import Graph
-from models.lists import lists
+from models.lists import Diversity, lists
 from models.network import LISTS, learned_half_lives_days, served_lists
 from models.network_ranker import NetworkRanker
 from models.ranking import Ranker
@@ -84,16 +84,22 @@ def train(
     device: str,
     run_id: str,
     trained_at: datetime,
+    warm_start: bool = False,
 ) -> str:
-    """Trains on everything before `as_of` as the holdouts chose; stores artifact and `mart.models` row, returns the version."""
+    """Trains on everything before `as_of` as the holdouts chose; stores artifact and `mart.models` row, returns the version.
+
+    warm_start: from the newest artifact of an earlier date, where there is one, instead of from random values.
+    """
     graph = _graph(home, source, as_of, device)
-    settings, epochs = choice["settings"], choice["epochs"]
-    with tqdm(desc="training", unit="step", disable=None) as bar:
-        names = served_lists(source.repeats)
-        network = fit(graph, source.horizon_days, settings, epochs=epochs, lists=names, progress=_shown(bar))
-        network = network.finished(choice["finishes"])
+    settings, epochs, names = choice["settings"], choice["epochs"], served_lists(source.repeats)
     with open_warehouse(home) as warehouse:
         _, items, entities = node_ids(warehouse)
+        earlier = _earlier_artifact(warehouse, home, as_of) if warm_start else None
+    start = (lambda network: carry_over(earlier, network, items, entities)) if earlier else None
+    with tqdm(desc="training", unit="step", disable=None) as bar:
+        network = fit(
+            graph, source.horizon_days, settings, epochs=epochs, lists=names, progress=_shown(bar), start=start
+        ).finished(choice["finishes"])
     partial = home / "models" / f"{run_id}.partial"
     partial.parent.mkdir(exist_ok=True)
     torch.save(pack(network) | {"item_ids": items, "entity_ids": entities, "trained_as_of": as_of.isoformat()}, partial)
@@ -118,21 +124,42 @@ def train(
     return version
 
 
+def _earlier_artifact(warehouse, home: Path, as_of: date) -> dict[str, Any] | None:
+    """The newest artifact trained as of an earlier date."""
+    if not exists(warehouse, "mart.models"):
+        return None
+    newest = "select arg_max(artifact, trained_as_of) from mart.models where trained_as_of < $as_of"
+    file = scalar(warehouse, newest, as_of=as_of)
+    return torch.load(home / file, weights_only=True) if file else None
+
+
 def score(
-    home: Path, source: Source, as_of: date, top_k: int, choice: dict[str, Any], version: str, device: str, run_id: str
+    home: Path,
+    source: Source,
+    as_of: date,
+    top_k: int,
+    choice: dict[str, Any],
+    version: str,
+    device: str,
+    run_id: str,
+    diversity: float = 0.0,
 ) -> dict[str, int]:
-    """Writes `scored.recommendations` and `scored.item_recommendations` for every known user; returns rows by table."""
+    """Writes `scored.recommendations` and `scored.item_recommendations` for every known user; returns rows by table.
+
+    diversity: weight of unlikeness in picking the rows of a list (`models.diversity`), 0 to 1.
+    """
     graph = _graph(home, source, as_of, device)
     network = unpack(torch.load(home / "models" / f"{version}.pt", weights_only=True)).to(device)
     almanac = NetworkRanker(network, graph)
     with open_warehouse(home) as warehouse:
         ids = node_ids(warehouse)
+    unlike = Diversity(diversity, almanac.items.unit) if diversity else None
     frames = {}
     for name in tqdm(served_lists(source.repeats), desc="scoring", unit="list", disable=None):
         ranker = (
             almanac if choice["rankers"][name] == MODEL else _baseline(choice, name, graph, source, network.settings)
         )
-        frames[name] = _list_frame(lists(ranker, graph, top_k, name, source.repeats), ids)
+        frames[name] = _list_frame(lists(ranker, graph, top_k, name, source.repeats, diversity=unlike), ids)
     frames = [frames.get(name, frames["discover"]).with_columns(list=pl.lit(name)) for name in LISTS]
     similar = _similar_frame(*similar_items(almanac, graph, top_k), ids[1])
     with open_warehouse(home) as warehouse:

@@ -298,3 +298,16 @@ def test_killed_runs_are_made_good_by_the_next_and_readers_saw_the_old_lists(
     statuses = rows(home, "select status from mart.runs order by started_at")["status"].to_list()
     assert statuses[0] == statuses[-1] == "published"
     assert len(statuses) == 5 and set(statuses[1:3]) == {"killed"} and statuses[3] in ("killed", "published")
+
+
+def test_a_warm_start_and_diverse_lists_are_opt_in_and_pass_the_audit(published: Published, tmp_path: Path) -> None:
+    shutil.copytree(published.earlier, tmp_path / "home", symlinks=True)
+    publish(published.files, tmp_path / "home", published.as_of, warm_start=True, diversity=0.5)
+    newest = "from mart.recommendations where as_of = (select max(as_of) from mart.recommendations)"
+    query = f"select list, user_id, rank, item_id {newest} order by all"
+    usual, other = (rows(home, query) for home in (published.home, tmp_path / "home"))
+    keys = ["list", "user_id", "rank"]
+    assert_frame_equal(usual.select(keys), other.select(keys))
+    assert (usual["item_id"] != other["item_id"]).any()
+    start = "select trained_as_of, artifact from mart.models order by trained_as_of"
+    assert len(rows(tmp_path / "home", start)) == 2

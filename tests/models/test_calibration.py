@@ -80,7 +80,9 @@ def test_only_the_shared_numbers_of_the_lists_learned_from_change(graph: Graph, 
     )
     calibrated = calibrate(network, held)
     changed = {name for name, value in calibrated.state_dict().items() if not torch.equal(value, before[name])}
-    assert {"log_temperature", "trend", "filter_root"} <= changed <= {"log_temperature", "trend", "season", "filter_root"}
+    assert (
+        {"log_temperature", "trend", "filter_root"} <= changed <= {"log_temperature", "trend", "season", "filter_root"}
+    )
     assert all(torch.equal(value, before[name]) for name, value in network.state_dict().items())
     finished = network.finished({"discover": calibrated.calibration_values("discover")})
     users = torch.arange(graph.user_count)

@@ -10,10 +10,10 @@ import pytest
 import torch
 
 from models import training
-from models.artifact import pack, unpack
+from models.artifact import carry_over, pack, unpack
 from models.graph import Graph
 from models.lists import lists
-from models.network import learned_half_lives_days
+from models.network import Network, learned_half_lives_days
 from models.network_ranker import NetworkRanker
 from models.ranking import top_k
 from models.settings import ModelSettings
@@ -211,3 +211,33 @@ def test_a_list_in_which_nobody_can_be_shown_anything_is_empty() -> None:
     ranker = NetworkRanker(fit(graph, 7, SMALL, epochs=1), graph)
     assert not len(lists(ranker, graph, 2, "discover", True).item_index)
     assert len(lists(ranker, graph, 2, "for_you", True).item_index) == 4
+
+
+def test_a_warm_start_begins_with_the_embeddings_of_the_items_both_networks_know() -> None:
+    stored = fit(two_tastes(), 7, SMALL, epochs=2)
+    packed = pack(stored) | {"item_ids": [f"i{item}" for item in range(14)], "entity_ids": ["e0", "e1"]}
+    begun = []
+
+    def start(network: Network) -> None:
+        fresh = network.item.detach().clone()
+        carry_over(packed, network, ["i3", "new", *(f"i{item}" for item in range(4, 16))], ["e1", "e0"])
+        begun.append(
+            (fresh, network.item.detach().clone(), network.entity.detach().clone(), network.trend.detach().clone())
+        )
+
+    fit(two_tastes(seed=1), 7, SMALL, epochs=1, start=start)
+    fresh, items, entities, trend = begun[0]
+    assert torch.equal(items[0], stored.item[3])
+    assert torch.equal(items[2:12], stored.item[4:14])
+    assert torch.equal(items[[1, 12, 13]], fresh[[1, 12, 13]])
+    assert torch.equal(entities, stored.entity[[1, 0]])
+    assert torch.equal(trend, stored.trend)
+
+
+def test_nothing_is_carried_over_from_a_network_of_other_settings() -> None:
+    stored = fit(two_tastes(), 7, SMALL.model_copy(update={"phase": False}), epochs=1)
+    packed = pack(stored) | {"item_ids": [f"i{item}" for item in range(14)], "entity_ids": ["e0", "e1"]}
+    network = fit(two_tastes(), 7, SMALL, epochs=1)
+    before = network.item.detach().clone()
+    carry_over(packed, network, packed["item_ids"], packed["entity_ids"])
+    assert torch.equal(network.item, before)
