@@ -16,6 +16,7 @@ from models.timeline import Snapshot
 
 SCORES = 2**20  # users times items of one horizon that are learned from
 PRIOR_SPREAD = 0.5  # standard deviation of each number around its trained value
+ITERATIONS = 15
 START_FILTER = 0.3  # where the root of the filter's weight starts: at 0 it has no gradient
 Pairs = tuple[Tensor, Tensor]  # users and items, int64 [N] each
 
@@ -59,21 +60,20 @@ def held_out(ranker: NetworkRanker, truth: dict[str, Pairs], lists: tuple[str, .
     return parts
 
 
-def calibrate(network: Network, held: Sequence[Held], start: Network | None = None, iterations: int = 25) -> Network:
+def calibrate(network: Network, held: Sequence[Held]) -> Network:
     """A copy with the temperatures, weights of trends and weight of the item filter that make held-out events likeliest.
 
     Maximises Σ_users Σ_targets log p / √(targets of the user) − Σ (θ − trained θ)² / 2σ² by L-BFGS, p being the softmax over
     the items that can be listed. What was learned by heart counts less on later dates; and the filter, which only knows who
-    bought what with what, may know what the embeddings missed. start: where the search begins, else the network itself.
+    bought what with what, may know what the embeddings missed.
     """
-    chosen = deepcopy(start or network).requires_grad_(False)
+    chosen = deepcopy(network).requires_grad_(False)
     values = {name: getattr(chosen, name) for name in CALIBRATED}
     trained = {name: getattr(network, name).detach() for name in CALIBRATED}
-    if not start:
-        chosen.filter_root.fill_(START_FILTER)
+    chosen.filter_root.fill_(START_FILTER)
     for value in values.values():
         value.requires_grad_()
-    optimizer = torch.optim.LBFGS(list(values.values()), max_iter=iterations, line_search_fn="strong_wolfe")
+    optimizer = torch.optim.LBFGS(list(values.values()), max_iter=ITERATIONS, line_search_fn="strong_wolfe")
 
     def closure() -> Tensor:
         optimizer.zero_grad()

@@ -244,7 +244,7 @@ def _calibrate(
     rankers = {}
     for place, timeline in enumerate(timelines):
         others = [part for other in others_of(place, len(parts)) for part in parts[other]]
-        mine = calibrate(network, others, start=whole, iterations=8)
+        mine = calibrate(network, others)
         rankers[timeline.graph.as_of] = NetworkRanker(mine, timeline.graph, timeline=timeline, item_filter=weights)
     measure(MODEL, (epoch, CALIBRATED), lambda now: rankers[now.as_of])
     return {name: whole.calibration_values(name) for name in lists}
