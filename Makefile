@@ -7,7 +7,7 @@ export ALMANAC_DATA ?= $(abspath ../shared/data)
 endif
 BIN := .venv/bin
 
-.PHONY: setup demo test check format bench corrupt clean
+.PHONY: setup demo test check format bench bench-quality corrupt clean
 
 setup: .venv/installed
 
@@ -36,6 +36,12 @@ format: setup
 bench: setup
 	$(BIN)/python -m benchmarks.quality
 	$(BIN)/python -m benchmarks.ingest
+
+bench-quality: setup
+	$(BIN)/pip install --quiet -c constraints.txt -e '.[peers]'
+	$(BIN)/python -m benchmarks.static
+	$(BIN)/python -m benchmarks.backtests
+	$(BIN)/python -m benchmarks.rare_items
 
 corrupt: setup
 	$(BIN)/python -m benchmarks.corrupt

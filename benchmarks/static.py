@@ -3,7 +3,7 @@
 Run: python -m benchmarks.static [ml-100k] [gowalla] [--fresh] (needs ALMANAC_DATA; `pip install -e '.[peers]'` adds the rows
 of implicit). `ml-100k`: all 100,000 ratings are positives, 80/20 at random, five seeds. `gowalla`: the split of LightGCN (He
 et al. 2020, arXiv 2002.02126). Nothing is decayed. Every option and every weight of a stack is chosen by recall@20 on a tenth
-of the training pairs; the choice is then fitted to all of them. Finished rows are kept in benchmarks/results/static.jsonl by
+of the training pairs; the choice is then fitted to all of them. Finished rows are kept in .almanac-bench/static.jsonl by
 data set, model, seed and what there was to choose from. CPU time is user + system of all threads.
 """
 
@@ -33,7 +33,7 @@ VALIDATION_SHARE = 0.1
 VALIDATION_USERS = 3000
 USERS_PER_STEP = 256
 STACK_WEIGHTS = (0.0, 0.25, 0.5, 1.0, 2.0)
-KEPT = Path(__file__).parent / "results" / "static.jsonl"
+KEPT = Path(".almanac-bench/static.jsonl")
 METRICS = {"recall": recall, "precision": precision, "ndcg": ndcg}
 Row = dict[str, Any]
 
@@ -169,6 +169,7 @@ def main(arguments: list[str]) -> None:
     """Measures what is not yet measured, and prints the table."""
     torch.set_num_threads(1)
     chosen = [data for data in SEEDS if data in arguments] or list(SEEDS)
+    KEPT.parent.mkdir(exist_ok=True)
     kept = [json.loads(line) for line in KEPT.read_text().splitlines()] if KEPT.exists() else []
     if "--fresh" in arguments:
         kept = [row for row in kept if row["data"] not in chosen]
