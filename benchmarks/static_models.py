@@ -99,9 +99,9 @@ class Scored:
 
 
 def _fit_implicit(model: str, graph: Graph, options: Options, seed: int) -> Ranker:
-    from implicit.als import AlternatingLeastSquares
-    from implicit.bpr import BayesianPersonalizedRanking
-    from implicit.nearest_neighbours import CosineRecommender
+    from implicit.als import AlternatingLeastSquares  # pyright: ignore[reportMissingImports]
+    from implicit.bpr import BayesianPersonalizedRanking  # pyright: ignore[reportMissingImports]
+    from implicit.nearest_neighbours import CosineRecommender  # pyright: ignore[reportMissingImports]
     from scipy.sparse import csr_matrix
 
     ratings = csr_matrix(sparse_weights(graph, inf))
