@@ -11,14 +11,14 @@ from prefect import flow, task
 
 from flows.configuration import BacktestConfig
 from flows.daily import land, load, validate_delivery
-from tasks import backtest, report, runs
+from tasks import backtest, backtest_tables, report, runs
 from tasks.sources import load_source
 from tasks.warehouse import exclusive
 
 prepare_origins = task(name="prepare origins", timeout_seconds=4 * 3600)(backtest.prepare_origins)
 tune = task(name="tune", timeout_seconds=24 * 3600)(backtest.tune_baselines)
 measure_jobs = task(name="measure", timeout_seconds=7 * 24 * 3600)(backtest.measure_jobs)
-gather = task(name="gather", timeout_seconds=3600)(backtest.gather)
+gather = task(name="gather", timeout_seconds=3600)(backtest_tables.gather)
 write_report = task(name="report", timeout_seconds=600)(report.write_report)
 
 
@@ -48,7 +48,7 @@ def rolling(config: BacktestConfig) -> dict[str, Any]:
         described = config.model_dump(mode="json") | {"options": options}
         backtest_id = gather(home, source, jobs, started_at, _now(), described)
         file: Path = write_report(home, backtest_id, config.report)
-        rows = backtest.leaderboard(home, backtest_id)
+        rows = backtest_tables.leaderboard(home, backtest_id)
     return {"backtest_id": backtest_id, "report": file, "leaderboard": rows, "jobs": len(jobs), "measured": measured}
 
 
