@@ -97,12 +97,24 @@ class Neighbours:
 
     def scores(self, users: Tensor, list_name: str) -> Tensor:
         """float32 [B, I]."""
-        history = history_weights(self.graph, users, self.half_life_days)
+        return self.of_history(history_weights(self.graph, users, self.half_life_days))
+
+    def of_history(self, history: Tensor) -> Tensor:
+        """The scores that decayed weights of items give: float32 [B, I] → [B, I]."""
         return self.weights(history.T.contiguous()).T if isinstance(self.weights, Hop) else history @ self.weights
 
-    def shares(self, user: Tensor, items: Tensor) -> Tensor:
-        """What each item of one user's history adds to the scores of these: float32 [N, I]."""
-        return history_weights(self.graph, user[None], self.half_life_days) * self._toward(items)
+    def between(self, items: Tensor, history: Tensor) -> Tensor:
+        """Weight of each item of a history (int64 [H]) for each of these (int64 [N]): float32 [N, H]."""
+        if not isinstance(self.weights, Hop):
+            return self.weights[history][:, items].T
+        known, position = torch.unique(history, return_inverse=True)
+        row, edge = ranges(*(self.weights.adjacency.row_offsets[items + step] for step in (0, 1)))
+        column = self.weights.adjacency.column[edge]
+        place = torch.searchsorted(known, column.long()).clamp(max=len(known) - 1)
+        met = known[place] == column
+        found = torch.zeros(len(items), len(known), device=items.device)
+        found[row[met], place[met]] = self.weights.weight[edge[met]]
+        return found[:, position]
 
     def explain(self, users: Tensor, items: Tensor, list_name: str) -> tuple[list[str], Tensor, Tensor]:
         """The item of the history that adds most to each pair; "trend" where none adds anything."""

@@ -11,7 +11,7 @@ from torch.nn.functional import normalize
 
 from models.graph import Graph
 from models.hops import Hop
-from models.neighbours import Neighbours, ease_weights, knn_weights
+from models.neighbours import Neighbours, ease_weights, history_weights, knn_weights
 from models.network import LISTS, ItemSide, Network
 from models.propagation import offsets, ranges
 from models.ranking import in_threads
@@ -147,7 +147,9 @@ class _Pairs:
         self.user = sums * self.scale[:, None] - ranker.average[head] * temperature
         weight = self.network.filter_weight()[head]
         self.filter = ranker.filter if weight else None
-        self.filtered = ranker.filtered(snapshot.users) * weight if weight else None
+        if self.filter:
+            self.history = history_weights(self.filter.graph, snapshot.users, self.filter.half_life_days) * weight
+            self.filtered = self.filter.of_history(self.history)
 
     def reasons(self) -> tuple[list[str], Tensor, Tensor]:
         none = torch.full_like(self.item, NONE)
@@ -192,7 +194,7 @@ class _Pairs:
         """Taste and item filter minus the user's mean over the live items: float32 [N]."""
         unit, live = self.side.unit, self.snapshot.live
         taste = (self.user[self.row] * (unit[self.item] - unit[live].mean(0))).sum(1)
-        if self.filtered is None:
+        if not self.filter:
             return taste
         return taste + self.filtered[self.row, self.item] - self.filtered[:, live].mean(1)[self.row]
 
@@ -225,7 +227,6 @@ class _Pairs:
             added += alpha[event_type] * kernel[:, None]
         added *= self.side.embeddings[history.items.column]
         wanted = self.side.unit[self.item] * self.scale[self.row, None]
-        filter_weight = self.network.filter_weight()[self.head]
         event_bounds = history.items.row_offsets[::types].tolist()
         pair_bounds = offsets(self.row, len(self.snapshot.users)).tolist()
         chosen, own = torch.full_like(self.item, NONE), torch.zeros(len(self.item), device=self.row.device)
@@ -237,10 +238,7 @@ class _Pairs:
                 is_own = bought == self.item[pairs, None]
                 own[pairs] = (share * is_own).sum(1)
                 if self.filter:
-                    share = (
-                        share
-                        + filter_weight * self.filter.shares(self.snapshot.users[user], self.item[pairs])[:, bought]
-                    )
+                    share = share + self.history[user, bought] * self.filter.between(self.item[pairs], bought)
                 best, position = share.masked_fill(is_own, -torch.inf).max(1)
                 chosen[pairs] = torch.where(best > 0, bought[position], NONE)
         return chosen, own

@@ -145,3 +145,12 @@ def test_every_baseline_that_can_be_named_is_there_and_can_be_judged(monkeypatch
     evaluation = evaluate(GRAPH, 7, True, SETTINGS, baselines=tuple(BASELINES))
     for name in ("for_you", "discover"):
         assert set(evaluation.user_ndcg[name]) == {"almanac", *BASELINES}
+
+
+def test_weights_between_items_and_a_history_are_those_that_scores_are_made_of() -> None:
+    graph = tiny_graph([(user, item, 1 + (user + item) % 9) for user in range(12) for item in range(user % 3, 8, 2)])
+    items, history = torch.tensor([3, 0, 5]), torch.tensor([4, 1, 4, 7])
+    for weights in (ease_weights(graph, 30.0), knn_weights(graph, 30.0, 3)):
+        ranker = Neighbours("filter", graph, 30.0, weights)
+        each = ranker.of_history(torch.eye(graph.item_count))  # row: one item of a history alone
+        assert torch.allclose(ranker.between(items, history), each[history][:, items].T)
