@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -10,7 +10,7 @@ from uuid import uuid4
 from prefect import flow, task
 
 from flows.configuration import BacktestConfig
-from flows.daily import land, load, validate_delivery
+from flows.daily import land, load, utc_now, validate_delivery
 from tasks import backtest, backtest_tables, report, runs
 from tasks.sources import load_source
 from tasks.warehouse import exclusive
@@ -32,7 +32,7 @@ def rolling(config: BacktestConfig) -> dict[str, Any]:
     home, input_root = config.home.resolve(), config.input.resolve()
     horizons = config.horizons or (source.horizon_days,)
     runs.check_request(home, source, input_root)
-    started_at = _now()
+    started_at = utc_now()
     with exclusive(home):
         runs.claim_home(home, source, input_root, config.memory_limit, config.temp_directory)
         end, run_id = max(config.origins) + timedelta(days=max(horizons)), uuid4().hex[:12]
@@ -46,12 +46,7 @@ def rolling(config: BacktestConfig) -> dict[str, Any]:
         jobs = backtest.plan(home, source, origins, horizons, config.models, config.seeds, config.model, options)
         measured = measure_jobs(jobs, config.processes)
         described = config.model_dump(mode="json") | {"options": options}
-        backtest_id = gather(home, source, jobs, started_at, _now(), described)
+        backtest_id = gather(home, source, jobs, started_at, utc_now(), described)
         file: Path = write_report(home, backtest_id, config.report)
         rows = backtest_tables.leaderboard(home, backtest_id)
     return {"backtest_id": backtest_id, "report": file, "leaderboard": rows, "jobs": len(jobs), "measured": measured}
-
-
-def _now() -> datetime:
-    """UTC, without a zone, as the warehouse stores it."""
-    return datetime.now(UTC).replace(tzinfo=None)

@@ -16,6 +16,7 @@ from prefect import flow, task
 from prefect.runtime import flow_run
 
 from flows.configuration import RunConfig
+from models.network import told
 from tasks import artifacts, ingest, publish, recommend, runs, transform, validate
 from tasks.errors import AlmanacError, DataRefused
 from tasks.sources import Source, load_source
@@ -70,7 +71,7 @@ def daily(config: RunConfig) -> dict[str, Any]:
     source = load_source(config.source)
     home, input_root, as_of = config.home.resolve(), config.input.resolve(), config.as_of or scheduled_date(source)
     runs.check_request(home, source, input_root)
-    run_id, started_at = uuid4().hex[:12], _now()
+    run_id, started_at = uuid4().hex[:12], utc_now()
     seconds: dict[str, float] = {}
     with exclusive(home):
         runs.claim_home(home, source, input_root, config.memory_limit, config.temp_directory)
@@ -80,9 +81,9 @@ def daily(config: RunConfig) -> dict[str, Any]:
         except BaseException as error:
             status = "refused" if isinstance(error, DataRefused) else "failed"
             with suppress(AlmanacError):  # a disk too full for this must not hide what went wrong
-                runs.finish_run(home, run_id, status, _now(), seconds, None, f"{type(error).__name__}: {error}")
+                runs.finish_run(home, run_id, status, utc_now(), seconds, None, f"{type(error).__name__}: {error}")
             raise
-        runs.finish_run(home, run_id, "published", _now(), seconds, summary["model_version"], None)
+        runs.finish_run(home, run_id, "published", utc_now(), seconds, summary["model_version"], None)
         with _timed("report", seconds):
             artifacts.show_quality(summary.pop("quality"), source.name)
             summary["metrics"] = artifacts.metric_table(home, as_of)
@@ -132,9 +133,7 @@ def _steps(
         "why": choice["why"],
         "network": {
             "passes": choice["epochs"],
-            "taste": {
-                name: how if isinstance(how, float) else "calibrated" for name, how in choice["finishes"].items()
-            },
+            "taste": told(choice["finishes"]),
             **choice["settings"].model_dump(include={"facts", "friends"}),
         },
         "model_version": version,
@@ -154,6 +153,6 @@ def _timed(step: str, seconds: dict[str, float]) -> Iterator[None]:
     logger.info("%-9s %6.1f s", step, took)
 
 
-def _now() -> datetime:
+def utc_now() -> datetime:
     """UTC, without a zone, as the warehouse stores it."""
     return datetime.now(UTC).replace(tzinfo=None)

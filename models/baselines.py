@@ -16,7 +16,7 @@ from models.graph import Graph
 from models.graph_filter import fit_graph_filter
 from models.kernels import YEAR_CONCENTRATION, decay, middle_of, phase_match, year_phase
 from models.lightgcn import fit_lightgcn
-from models.neighbours import EASE_RIDGE, KNN_NEIGHBOURS, Neighbours, ease_weights, knn_weights
+from models.neighbours import EASE_MOST_ITEMS, EASE_RIDGE, KNN_NEIGHBOURS, Neighbours, ease_weights, knn_weights
 from models.network_ranker import NetworkRanker
 from models.propagation import offsets, ranges
 from models.ranking import Ranker
@@ -211,11 +211,11 @@ BASELINES: dict[str, Baseline] = {
         DECAYS
         | {"neighbours": (20, 50, 100, 200), "shrinkage": (0.0, 3.0, 10.0, 30.0, 100.0), "own": (0.0, 1.0, 3.0, 10.0)},
     ),
-    "ease": Baseline(  # its dense inverse costs items³
+    "ease": Baseline(
         ({"half_life": 13.0, "own": 1.0}, {"half_life": 4.0, "own": 1.0}),
         _fit_ease,
         DECAYS | {"ridge": (10.0, 30.0, 100.0, 300.0, 1000.0), "own": (0.0, 0.1, 0.3, 1.0, 3.0)},
-        most_items=15_000,
+        most_items=EASE_MOST_ITEMS,
     ),
     "seasonal_popularity": Baseline(
         _half_lives(1.0, 4.0), fit_seasonal, DECAYS | {"prior": (0.1, 0.3, 1.0, 3.0), "segments": (0, 1)}

@@ -9,7 +9,7 @@ from models.baselines import BASELINES
 from models.evaluation import evaluate
 from models.gate import decide
 from models.graph import Graph
-from models.network import learned_half_lives_days, served_lists
+from models.network import learned_half_lives_days, served_lists, told
 from models.network_ranker import NetworkRanker
 from models.ranking import Ranker
 from models.settings import DAILY, MODEL, ModelSettings
@@ -42,9 +42,7 @@ def fitted(
     choice = {
         "rankers": chosen,
         "epochs": evaluation.epochs,
-        "finishes": {
-            name: how if isinstance(how, float) else "calibrated" for name, how in evaluation.finishes.items()
-        },
+        "finishes": told(evaluation.finishes),
         "taste": network.log_temperature.exp().tolist(),
         "filter": network.filter_weight().tolist(),
         "facts": evaluation.settings.facts,

@@ -83,7 +83,7 @@ def novelty(items: Tensor, graph: Graph) -> Tensor:
 
     items: int64 [U, k], −1 = empty. An item nobody has counts as known to half a user.
     """
-    known_to = _readers(graph).clamp(min=0.5) / max(1, graph.user_count)
+    known_to = _readers(_pairs(graph)[1], graph).clamp(min=0.5) / max(1, graph.user_count)
     return _mean(-torch.log2(known_to)[items.clamp(min=0)], items >= 0)
 
 
@@ -92,8 +92,8 @@ def popularity_lift(items: Tensor, users: Tensor, graph: Graph) -> Tensor:
 
     NaN without history. users: int64 [U], ascending (Abdollahpouri et al. 2019, arXiv 1907.13286).
     """
-    readers, pairs = _readers(graph), _pairs(graph)
-    user, item = pairs // graph.item_count, pairs % graph.item_count
+    user, item = _pairs(graph)
+    readers = _readers(item, graph)
     own = torch.zeros(graph.user_count).index_add_(0, user, readers[item])
     own /= torch.bincount(user, minlength=graph.user_count)
     return _mean(readers[items.clamp(min=0)], items >= 0) / own[users] - 1
@@ -104,15 +104,15 @@ def diversity(items: Tensor, graph: Graph) -> Tensor:
 
     With unit columns x it follows from their sum: Σ_{i≠j} x_i·x_j = |Σ x_i|² − n.
     """
-    pairs = _pairs(graph).numpy()
-    user, item = pairs // graph.item_count, pairs % graph.item_count
-    unit = _readers(graph).clamp(min=1).rsqrt().numpy()[item]
-    columns = csr_array((unit, (item, user)), shape=(graph.item_count, graph.user_count))
+    user, item = _pairs(graph)
+    readers = _readers(item, graph)
+    unit = readers.clamp(min=1).rsqrt()[item]
+    columns = csr_array((unit.numpy(), (item.numpy(), user.numpy())), shape=(graph.item_count, graph.user_count))
     row, place = (index.numpy() for index in torch.nonzero(items >= 0, as_tuple=True))
     chosen = csr_array((np.ones(len(row), "float32"), (row, items.numpy()[row, place])), (len(items), graph.item_count))
     squares = [(part.multiply(part)).sum(axis=1) for part in _products(chosen, columns)]
     count = (items >= 0).sum(1)
-    alone = (_readers(graph) > 0)[items.clamp(min=0)] & (items >= 0)  # items of nobody resemble nothing
+    alone = (readers > 0)[items.clamp(min=0)] & (items >= 0)  # items of nobody resemble nothing
     similar = torch.from_numpy(np.concatenate([*squares, np.zeros(0)])).float() - alone.sum(1)
     return torch.where(count > 1, 1 - similar / (count * (count - 1)), torch.nan)
 
@@ -122,14 +122,16 @@ def _products(rows: Any, columns: Any) -> Iterator[Any]:
         yield rows[start : start + LISTS_AT_A_TIME] @ columns
 
 
-def _pairs(graph: Graph) -> Tensor:
+def _pairs(graph: Graph) -> tuple[Tensor, Tensor]:
+    """Distinct users and items of the events: int64 [P] each."""
     events = graph.interactions
-    return torch.unique(events.user_index * graph.item_count + events.item_index)
+    pairs = torch.unique(events.user_index * graph.item_count + events.item_index)
+    return pairs // graph.item_count, pairs % graph.item_count
 
 
-def _readers(graph: Graph) -> Tensor:
-    """Users of each item: float32 [I]."""
-    return torch.bincount(_pairs(graph) % graph.item_count, minlength=graph.item_count).float()
+def _readers(item: Tensor, graph: Graph) -> Tensor:
+    """Users of each item: float32 [I]. item: of distinct pairs."""
+    return torch.bincount(item, minlength=graph.item_count).float()
 
 
 def _mean(values: Tensor, kept: Tensor) -> Tensor:

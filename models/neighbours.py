@@ -17,6 +17,7 @@ from models.kernels import decay
 from models.propagation import Adjacency, offsets, ranges
 
 EASE_RIDGE = 100.0  # λ
+EASE_MOST_ITEMS = 15_000  # its dense inverse costs items³
 KNN_NEIGHBOURS = 100
 CHUNK_ITEMS = 512
 

@@ -26,6 +26,11 @@ CALIBRATED = ("log_temperature", "trend", "season", "filter_root")  # learned ag
 Finish = float | dict[str, Any]  # share of the trained taste, or the calibrated numbers
 
 
+def told(finishes: dict[str, Finish]) -> dict[str, float | str]:
+    """The same in short: a share, or that the list's head is calibrated."""
+    return {name: finish if isinstance(finish, float) else "calibrated" for name, finish in finishes.items()}
+
+
 def served_lists(repeats: bool) -> tuple[str, ...]:
     """The lists to train and judge: where repeats are off, both lists are `discover`."""
     return LISTS if repeats else LISTS[1:]
@@ -67,9 +72,7 @@ class Network(nn.Module):
         self.log_temperature = nn.Parameter(torch.full((heads,), log(START_TEMPERATURE)))
         self.trend = nn.Parameter(torch.full((heads, trend_count), 1.0 / trend_count))
         self.season = nn.Parameter(torch.tensor(START_SEASON).repeat(heads, 1))
-        self.filter_root = nn.Parameter(
-            torch.zeros(heads), requires_grad=False
-        )  # only `models.calibration` turns it on
+        self.filter_root = nn.Parameter(torch.zeros(heads), requires_grad=False)  # learned by `models.calibration` only
         half_lives = torch.tensor(settings.repeat_half_lives_days)
         self.log_half_life = nn.Parameter(half_lives.log().repeat(len(event_types), 1))
         self.log_repeat = nn.Parameter(torch.full((len(event_types), len(half_lives)), log(START_REPEAT)))

@@ -11,7 +11,7 @@ from torch.nn.functional import normalize
 
 from models.graph import Graph
 from models.hops import Hop
-from models.neighbours import Neighbours, ease_weights, history_weights, knn_weights
+from models.neighbours import EASE_MOST_ITEMS, Neighbours, ease_weights, history_weights, knn_weights
 from models.network import LISTS, ItemSide, Network
 from models.propagation import offsets, ranges
 from models.ranking import in_threads
@@ -19,7 +19,6 @@ from models.settings import MODEL
 from models.timeline import Snapshot, Timeline
 
 FILTER_HORIZONS = 13.0  # half-life of the histories that the item filter reads
-MOST_FILTERED = 15_000  # items of which EASE is learned, whose dense inverse costs items³; more get cosine neighbours
 SPREAD_USERS = 256
 USERS_PER_CHUNK = 1024
 EXPLAINED_USERS = 128  # at a time: every fact of every item of their lists is looked at
@@ -32,7 +31,7 @@ ItemFilter = Tensor | Hop
 
 def learn_filter(graph: Graph, network: Network) -> ItemFilter:
     """Item–item weights in closed form, by who bought what with what, under which scores have a standard deviation of 1."""
-    learn = ease_weights if graph.item_count <= MOST_FILTERED else knn_weights
+    learn = ease_weights if graph.item_count <= EASE_MOST_ITEMS else knn_weights
     half_life_days = _filter_half_life_days(network)
     weights = learn(graph, half_life_days)
     users = torch.unique(graph.interactions.user_index)

@@ -89,11 +89,8 @@ class Timeline:
         self.item_entities = Links(graph.item_entities, graph.item_count, graph.entity_count)
         self.entity_entities = Links(graph.entity_entities, graph.entity_count, graph.entity_count)
         self.user_entities = Links(graph.user_entities, graph.user_count, graph.entity_count)
-        self.half_lives_days = (
-            (*settings.half_lives_days, FOREVER) if len(settings.half_lives_days) > 1 else settings.half_lives_days
-        )
-        if not settings.decay:
-            self.half_lives_days = (FOREVER,)
+        decays = settings.half_lives_days if settings.decay else ()
+        self.half_lives_days = decays if len(decays) == 1 else (*decays, FOREVER)
         self.recent_days = RECENT_DAYS if settings.decay else RECENT_DAYS[-1:]
         self.summed_items = _traded(events.item_index) if settings.random_graph else events.item_index
         self._neighbours: dict[int, Hop] = {}

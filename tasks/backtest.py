@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import time
@@ -25,7 +24,7 @@ from models.settings import ModelSettings
 from tasks.errors import UsageError
 from tasks.graph import load_graph, node_ids
 from tasks.ingest import source_snapshot
-from tasks.runs import code_version
+from tasks.runs import code_version, digest
 from tasks.sources import Source
 from tasks.transform import build_graph, build_staging
 from tasks.tuning import tuned
@@ -189,11 +188,6 @@ def read_origin(file: Path, horizon_days: int) -> tuple[Origin, list[str]]:
 def cost_file(job: Job) -> Path:
     """What the fit chose and cost, as JSON."""
     return job.result.with_suffix(".json")
-
-
-def digest(*parts: object) -> str:
-    """Twelve hexadecimal digits that equal parts share."""
-    return hashlib.sha256(json.dumps(parts, default=str, sort_keys=True).encode()).hexdigest()[:12]
 
 
 def _forget_peak() -> None:

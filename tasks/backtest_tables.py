@@ -14,9 +14,9 @@ import polars as pl
 from models.metrics import METRICS, bootstrap_intervals
 from models.origin import KS
 from models.settings import MODEL
-from tasks.backtest import Job, cost_file, digest
+from tasks.backtest import Job, cost_file
 from tasks.ingest import source_snapshot
-from tasks.runs import code_version
+from tasks.runs import code_version, digest
 from tasks.sources import Source
 from tasks.warehouse import open_warehouse, replace_partition, select, transaction
 
@@ -43,7 +43,8 @@ def gather(
         users = pl.concat([_users(job) for job in mine], how="diagonal")
         users = pl.concat([users, *_user_strata(users, switches[horizon])], how="diagonal")
         frames.append(_means(users, horizon))
-        differences += [_differences(part, horizon, [job.model for job in mine]) for part in _comparable(users)]
+        parts = users.group_by("list", "stratum", maintain_order=True)
+        differences += [_differences(part, horizon, [job.model for job in mine]) for _, part in parts]
     covered = pl.DataFrame(
         [
             {"as_of": job.as_of, "horizon_days": job.horizon_days, "model": job.model, "seed": job.seed, "list": name}
@@ -120,11 +121,6 @@ def _means(users: pl.DataFrame, horizon: int) -> pl.DataFrame:
         .with_columns(pl.col("value").cast(pl.Float64))
         .sort([*keys, "metric", "k"])
     )
-
-
-def _comparable(users: pl.DataFrame) -> Iterator[pl.DataFrame]:
-    for _, part in users.group_by("list", "stratum", maintain_order=True):
-        yield part
 
 
 def _differences(users: pl.DataFrame, horizon: int, models: list[str]) -> pl.DataFrame:

@@ -140,6 +140,11 @@ def code_version(*folders: str) -> str:
     return f"{version('almanac')}+{digest.hexdigest()[:12]}"
 
 
+def digest(*parts: object) -> str:
+    """Twelve hexadecimal digits that equal parts share."""
+    return hashlib.sha256(json.dumps(parts, default=str, sort_keys=True).encode()).hexdigest()[:12]
+
+
 def _update(warehouse: DuckDBPyConnection, run_id: str, columns: dict[str, Any]) -> None:
     for column, value in columns.items():
         warehouse.execute(

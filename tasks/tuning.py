@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 from collections.abc import Sequence
@@ -19,6 +18,7 @@ from models.baselines import BASELINES, Parameters
 from models.graph import Graph
 from models.settings import ModelSettings
 from models.tuning import Tuned, tune
+from tasks.runs import digest
 
 
 def tuned(
@@ -53,7 +53,7 @@ def tuned(
             "horizon_days": horizon_days,
             "repeats": repeats,
             "top_k": top_k,
-            "searched": _digest(name, settings),
+            "searched": _searched(name, settings),
         }
         found = next((record for record in known if identity.items() <= record.items()), None)
         if found:
@@ -78,11 +78,11 @@ def _tune(graph: Graph, horizon_days: int, repeats: bool, name: str, settings: M
     return tune(graph, horizon_days, repeats, name, settings, k=top_k)
 
 
-def _digest(name: str, settings: ModelSettings) -> str:
+def _searched(name: str, settings: ModelSettings) -> str:
     """Changes with what is searched for a baseline, and where it starts."""
     baseline = BASELINES[name]
     searched = [baseline.default, baseline.options, dict(baseline.space), settings.model_dump(mode="json")]
-    return hashlib.sha256(json.dumps(searched, sort_keys=True).encode()).hexdigest()[:12]
+    return digest(*searched)
 
 
 def _write(path: Path, records: list[dict[str, Any]]) -> None:
