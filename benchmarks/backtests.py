@@ -14,8 +14,8 @@ from datetime import date, timedelta
 from pathlib import Path
 from typing import Any, get_args
 
-from flows.cli import prepare_prefect
 from flows.configuration import BacktestConfig
+from flows.terminal import prepare_prefect
 from models.settings import DAILY, MODEL, AblationName, BaselineName
 
 HOMES = Path(".almanac-bench")

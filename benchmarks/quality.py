@@ -13,8 +13,8 @@ import tempfile
 from datetime import date
 from pathlib import Path
 
-from flows.cli import prepare_prefect
 from flows.configuration import RunConfig
+from flows.terminal import prepare_prefect
 from tasks.warehouse import connect, scalar, set_variables
 
 ORIGINS = ("2010-10-04", "2010-11-08", "2011-02-07", "2011-05-16", "2011-08-08")

@@ -17,7 +17,7 @@ from prefect.runtime import flow_run
 
 from flows.configuration import RunConfig
 from models.network import told
-from tasks import artifacts, ingest, publish, recommend, runs, transform, validate
+from tasks import artifacts, audit, ingest, publish, recommend, runs, transform, validate
 from tasks.errors import AlmanacError, DataRefused
 from tasks.sources import Source, load_source
 from tasks.warehouse import exclusive
@@ -46,7 +46,7 @@ build_graph = task(name="graph", timeout_seconds=3600)(transform.build_graph)
 judge = task(name="judge", timeout_seconds=4 * 3600)(recommend.judge)
 train = task(name="train", timeout_seconds=4 * 3600)(recommend.train)
 score = task(name="score", timeout_seconds=3600)(recommend.score)
-audit = task(name="audit", timeout_seconds=600)(publish.audit)
+audit_lists = task(name="audit", timeout_seconds=600)(audit.audit)
 publish_lists = task(name="publish", timeout_seconds=600, **RETRIED)(publish.publish)
 
 
@@ -123,7 +123,7 @@ def _steps(
     with _timed("score", seconds):
         score(home, source, as_of, top_k, choice, version, device, run_id, config.diversity)
     with _timed("audit", seconds):
-        quality += audit(home, source, as_of, top_k, run_id)
+        quality += audit_lists(home, source, as_of, top_k, run_id)
     with _timed("publish", seconds):
         published = publish_lists(home, source, as_of, run_id, config.history_days)
     return {

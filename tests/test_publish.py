@@ -17,8 +17,10 @@ import polars as pl
 import pytest
 from polars.testing import assert_frame_equal
 
+from tasks.audit import audit
 from tasks.errors import AuditError
-from tasks.publish import GRACE, KEPT_VERSIONS, PUBLISHED, VIEWS, audit, publish
+from tasks.publish import PUBLISHED, publish
+from tasks.serving import GRACE, KEPT_VERSIONS, VIEWS
 from tasks.sources import load_source
 from tasks.warehouse import SQL, open_warehouse
 from tests.conftest import Published

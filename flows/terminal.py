@@ -1,0 +1,96 @@
+"""What every command shares: the console, options, Prefect made ready, errors as messages with an exit code."""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
+
+import typer
+from pydantic import ValidationError
+from rich.console import Console
+from rich.logging import RichHandler
+
+from flows.configuration import SourceConfig
+from tasks.errors import AlmanacError, UsageError
+
+if TYPE_CHECKING:
+    from tasks.sources import Source
+
+console = Console(width=None if sys.stdout.isatty() else 120)
+Home = Annotated[Path, typer.Option(help="Folder of warehouse, models and serving files; one per source.")]
+Config = TypeVar("Config", bound=SourceConfig)
+TopK = Annotated[int, typer.Option(min=1, max=1000, help="Rows per user and list.")]
+Device = Annotated[str, typer.Option(help="Torch device of training and scoring: cpu or cuda.")]
+Verbose = Annotated[bool, typer.Option("--verbose", help="Show tracebacks and Prefect's own log.")]
+
+
+@contextmanager
+def reported(verbose: bool) -> Iterator[None]:
+    """Turns errors into a message and an exit code; a traceback only with --verbose."""
+    try:
+        yield
+    except Exception as error:
+        if verbose:
+            raise
+        code = error.exit_code if isinstance(error, AlmanacError) else 1
+        name = type(error).__name__
+        hint = "" if isinstance(error, AlmanacError) else "; run again with --verbose for the traceback"
+        Console(stderr=True, soft_wrap=True).print(f"{name}: {error}{hint}", markup=False, highlight=False)
+        raise typer.Exit(code) from None
+
+
+def configured(kind: type[Config], **options: Any) -> Config:
+    """The validated configuration; what is wrong with it is a `UsageError`."""
+    try:
+        return kind(**options)
+    except ValidationError as error:
+        raise UsageError("; ".join(f"{problem['loc'][0]}: {problem['msg']}" for problem in error.errors())) from error
+
+
+def ready(config: SourceConfig, verbose: bool) -> tuple[Source, Path]:
+    """The source and its input folder, once home and Prefect are ready for a flow."""
+    from tasks.runs import check_request
+    from tasks.sources import load_source
+    from tasks.warehouse import exclusive
+
+    home = config.home.resolve()
+    source, input_root = load_source(config.source), config.input.resolve()
+    check_request(home, source, input_root)  # before Prefect takes its time to start
+    with exclusive(home):
+        prepare_prefect(home, verbose)
+    return source, input_root
+
+
+def prepare_prefect(home: Path, verbose: bool) -> None:
+    """Points Prefect at the home for its state; call it before Prefect is first imported."""
+    (home / "prefect").mkdir(parents=True, exist_ok=True)
+    os.environ.setdefault("PREFECT_HOME", str(home / "prefect"))
+    os.environ.setdefault("PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS", "120")
+    os.environ.setdefault("PREFECT_SERVER_ANALYTICS_ENABLED", "false")
+    os.environ.setdefault("PREFECT_LOGGING_LEVEL", "INFO" if verbose else "CRITICAL")
+    logger = logging.getLogger("almanac")
+    logger.setLevel(logging.INFO)
+    logger.addHandler(RichHandler(console=console, show_path=False, show_level=False))
+    logger.propagate = False
+
+
+def query(home: Path, query: str, **parameters: object) -> tuple[list[str], list[tuple]]:
+    """Column names and rows from the serving file."""
+    from tasks.warehouse import connect
+
+    file = home / "serving" / "almanac.duckdb"
+    if not file.exists():
+        raise UsageError(f"{home} serves nothing yet; publish first with `almanac run` or `almanac demo`")
+    with connect(file.resolve(), read_only=True) as reader:
+        reader.execute(query, parameters or None)
+        return [column[0] for column in reader.description or ()], reader.fetchall()
+
+
+def say(text: str) -> None:
+    """Prints words of the data as they are: no markup, no line breaks."""
+    console.print(text, markup=False, highlight=False, soft_wrap=True)
