@@ -10,8 +10,9 @@ from uuid import uuid4
 from prefect import flow, task
 
 from flows.configuration import BacktestConfig
-from flows.daily import land, load, utc_now, validate_delivery
-from tasks import backtest, backtest_tables, report, runs
+from flows.steps import land, load, utc_now, validate_delivery
+from tasks import backtest, backtest_tables, report
+from tasks.home import check_request, claim_home
 from tasks.sources import load_source
 from tasks.warehouse import exclusive
 
@@ -31,10 +32,10 @@ def rolling(config: BacktestConfig) -> dict[str, Any]:
     source = load_source(config.source)
     home, input_root = config.home.resolve(), config.input.resolve()
     horizons = config.horizons or (source.horizon_days,)
-    runs.check_request(home, source, input_root)
+    check_request(home, source, input_root)
     started_at = utc_now()
     with exclusive(home):
-        runs.claim_home(home, source, input_root, config.memory_limit, config.temp_directory)
+        claim_home(home, source, input_root, config.memory_limit, config.temp_directory)
         end, run_id = max(config.origins) + timedelta(days=max(horizons)), uuid4().hex[:12]
         land(home, source, input_root, end)
         validate_delivery(home, source, end, run_id)

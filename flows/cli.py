@@ -11,10 +11,26 @@ from rich.table import Table
 from rich.text import Text
 
 from flows.cli_backtest import run_backtest
+from flows.cli_operations import backfill, models, promote, rollback
 from flows.cli_sources import sources
 from flows.cli_status import status
 from flows.configuration import DEFAULT_HOME, RunConfig
-from flows.terminal import Device, Home, TopK, Verbose, configured, console, query, ready, reported, say
+from flows.terminal import (
+    Device,
+    Home,
+    KnownAt,
+    Notify,
+    Postgres,
+    Retrain,
+    TopK,
+    Verbose,
+    configured,
+    console,
+    query,
+    ready,
+    reported,
+    say,
+)
 from models.settings import DAILY
 from tasks.errors import UsageError
 from tasks.files import plain
@@ -35,6 +51,8 @@ app = typer.Typer(
 app.add_typer(sources, name="sources")
 app.command("backtest")(run_backtest)
 app.command()(status)
+for command in (backfill, models, promote, rollback):
+    app.command()(command)
 FATES = ("loaded", "unchanged", "excluded", "deferred", "quarantined")
 
 
@@ -57,6 +75,10 @@ def run(
     warm_start: Annotated[
         bool, typer.Option("--warm-start", help="Train on from the model of an earlier date.")
     ] = False,
+    retrain: Retrain = "daily",
+    known_at: KnownAt = "event",
+    postgres: Postgres = None,
+    notify: Notify = "",
     verbose: Verbose = False,
 ) -> None:
     """Publish the lists of one date: ingest, validate, build the graph, train, judge, score, audit, publish.
@@ -74,6 +96,10 @@ def run(
             "baselines": tuple(name.strip() for name in baselines.split(",")),
             "diversity": diversity,
             "warm_start": warm_start,
+            "retrain": retrain,
+            "known_at": known_at,
+            "postgres": postgres,
+            "notify": tuple(name.strip() for name in notify.split(",") if name.strip()),
         }
         _run(verbose, **given, memory_limit=memory_limit, temp_directory=temp_directory)
 
@@ -88,7 +114,7 @@ def demo(
     verbose: Verbose = False,
 ) -> None:
     """Make a synthetic shop in SQL, publish lists for the day after its last, and show a few."""
-    from tasks.runs import check_request
+    from tasks.home import check_request
     from tasks.shop import FIRST_DATE, write_shop
     from tasks.sources import load_source
     from tasks.warehouse import exclusive
@@ -176,13 +202,15 @@ def _print_summary(summary: dict[str, Any], home: Path) -> None:
         for row in summary["metrics"]:
             metrics.add_row(row["list"], row["ranker"], *(f"{row[name]:.4f}" for name in names))
         console.print(metrics)
-    network = summary["network"]
-    told = {name: f"{how:g}" if isinstance(how, float) else how for name, how in network["taste"].items()}
-    chosen = [f"{network['passes']} passes", *(f"taste in {name} {how}" for name, how in told.items())]
-    chosen += [f"no {hop}" for hop in ("facts", "friends") if not network[hop]]
-    console.print(f"network: {', '.join(chosen)}")
+    if network := summary.get("network"):
+        told = {name: f"{how:g}" if isinstance(how, float) else how for name, how in network["taste"].items()}
+        chosen = [f"{network['passes']} passes", *(f"taste in {name} {how}" for name, how in told.items())]
+        chosen += [f"no {hop}" for hop in ("facts", "friends") if not network[hop]]
+        console.print(f"network: {', '.join(chosen)}")
     for why in summary["why"].values():
         console.print(f"gate: {why}")
+    if stale := [str(as_of) for as_of in summary["stale"] if as_of != summary["as_of"]]:
+        say(f"stale, their data have changed since: {', '.join(stale)}; almanac backfill --stale repairs them")
     nodes, published = summary["nodes"], summary["published"]
     if summary["undated"]:
         counts = ", ".join(f"{count:,} {table}" for table, count in summary["undated"].items())

@@ -5,9 +5,9 @@ from __future__ import annotations
 import os
 from datetime import date
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, model_validator
 
 from models.settings import DAILY, BaselineName, ModelName, ModelSettings
 from tasks.warehouse import MEMORY_LIMIT
@@ -32,14 +32,9 @@ class SourceConfig(BaseModel):
     model: ModelSettings = Field(default_factory=ModelSettings)
 
 
-class RunConfig(SourceConfig):
-    """One run of one source for one date."""
+class PublishConfig(SourceConfig):
+    """How lists are made and published, whatever the date."""
 
-    as_of: date | None = Field(
-        default=None,
-        description="the run sees only what is dated before this day, in the source's time zone; "
-        "left out, the day for which the run was scheduled",
-    )
     top_k: int = Field(default=20, ge=1, le=1000, description="rows per user and list")
     device: str = Field(
         default="cpu", pattern=r"^(cpu|cuda(:\d+)?)$", description="torch device of training and scoring: cpu or cuda"
@@ -50,10 +45,55 @@ class RunConfig(SourceConfig):
     warm_start: bool = Field(
         default=False, description="train on from the newest artifact of an earlier date instead of anew"
     )
-    history_days: int = Field(default=90, ge=1, description="days of lists kept in the serving file; Parquet keeps all")
     baselines: tuple[BaselineName, ...] = Field(
         default=DAILY, min_length=1, description="what the model has to beat, and what is published where it does not"
     )
+    retrain: Literal["daily", "weekly", "never"] = Field(
+        default="daily", description="train for each date, once the newest model is a week old, or not at all"
+    )
+    known_at: Literal["event", "load"] = Field(
+        default="event", description="event: all rows dated before the date; load: of these, what had arrived by then"
+    )
+    history_days: int = Field(default=90, ge=1, description="days of lists kept in the serving file; Parquet keeps all")
+    postgres: SecretStr | None = Field(
+        default=None, description="PostgreSQL to publish to as well: a URL, env:NAME or secret:BLOCK"
+    )
+    notify: tuple[str, ...] = Field(default=(), description="Prefect notification blocks that are told of trouble")
+
+    @property
+    def postgres_url(self) -> str | None:
+        """The URL in the clear, for the one that connects."""
+        from flows.secrets import resolve  # takes Prefect along
+
+        return resolve(self.postgres.get_secret_value()) if self.postgres else None
+
+
+class RunConfig(PublishConfig):
+    """One run of one source for one date."""
+
+    as_of: date | None = Field(
+        default=None,
+        description="the run sees only what is dated before this day, in the source's time zone; "
+        "left out, the day for which the run was scheduled",
+    )
+
+
+class BackfillConfig(PublishConfig):
+    """A run for each of many dates."""
+
+    first: date | None = Field(default=None, description="the first date; may be left out with stale")
+    last: date | None = Field(default=None, description="the last date, included; may be left out with stale")
+    stale: bool = Field(default=False, description="instead: the published dates whose data have changed since")
+    force: bool = Field(default=False, description="do published dates again")
+    jobs: int = Field(default_factory=lambda: os.cpu_count() or 1, ge=1, description="dates side by side")
+
+    @model_validator(mode="after")
+    def _has_dates(self) -> BackfillConfig:
+        if self.stale != (self.first is None and self.last is None) or (self.first is None) != (self.last is None):
+            raise ValueError("takes a first and a last date, or stale")
+        if self.first and self.last and self.first > self.last:
+            raise ValueError(f"the first date, {self.first}, is after the last, {self.last}")
+        return self
 
 
 class BacktestConfig(SourceConfig):

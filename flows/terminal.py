@@ -8,7 +8,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
 
 import typer
 from pydantic import ValidationError
@@ -26,6 +26,23 @@ Home = Annotated[Path, typer.Option(help="Folder of warehouse, models and servin
 Config = TypeVar("Config", bound=SourceConfig)
 TopK = Annotated[int, typer.Option(min=1, max=1000, help="Rows per user and list.")]
 Device = Annotated[str, typer.Option(help="Torch device of training and scoring: cpu or cuda.")]
+Retrain = Annotated[
+    Literal["daily", "weekly", "never"],
+    typer.Option(help="Train for each date, once the newest model is a week old, or not at all."),
+]
+KnownAt = Annotated[
+    Literal["event", "load"],
+    typer.Option(help="event: all rows dated before the date; load: of these, what had arrived by then."),
+]
+Postgres = Annotated[
+    str | None,
+    typer.Option(
+        envvar="ALMANAC_POSTGRES",
+        show_envvar=True,
+        help="PostgreSQL to publish to as well: a URL, env:NAME or secret:BLOCK of Prefect.",
+    ),
+]
+Notify = Annotated[str, typer.Option(help="Prefect notification blocks that are told of trouble, with commas.")]
 Verbose = Annotated[bool, typer.Option("--verbose", help="Show tracebacks and Prefect's own log.")]
 
 
@@ -54,7 +71,7 @@ def configured(kind: type[Config], **options: Any) -> Config:
 
 def ready(config: SourceConfig, verbose: bool) -> tuple[Source, Path]:
     """The source and its input folder, once home and Prefect are ready for a flow."""
-    from tasks.runs import check_request
+    from tasks.home import check_request
     from tasks.sources import load_source
     from tasks.warehouse import exclusive
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from models.network import Network
 from models.settings import ModelSettings
@@ -20,9 +21,19 @@ def pack(network: Network) -> dict[str, Any]:
     }
 
 
-def unpack(packed: dict[str, Any]) -> Network:
-    """The network that was packed, on CPU and ready to score; its numbers are the same bits."""
-    tensors = packed["tensors"]
+def unpack(packed: dict[str, Any], item_ids: list[str] | None = None, entity_ids: list[str] | None = None) -> Network:
+    """The network that was packed, on CPU and ready to score; its numbers are the same bits.
+
+    item_ids, entity_ids: of the graph to score, by index; what training did not know has an embedding of zero, so that its
+    facts and neighbours speak for it. None: those of training.
+    """
+    tensors = dict(packed["tensors"])
+    for name, ids in (("item", item_ids), ("entity", entity_ids)):
+        if ids is not None:
+            mine, its = _shared_rows(ids, packed[f"{name}_ids"])
+            rows = torch.zeros(len(ids), tensors[name].shape[1])
+            rows[mine] = tensors[name][its]
+            tensors[name] = rows
     network = Network(
         item_count=len(tensors["item"]),
         entity_count=len(tensors["entity"]),
@@ -44,13 +55,19 @@ def carry_over(packed: dict[str, Any], network: Network, item_ids: list[str], en
     """
     if packed["settings"] != network.settings.model_dump(mode="json"):
         return
-    for name, ids, known in (("item", item_ids, packed["item_ids"]), ("entity", entity_ids, packed["entity_ids"])):
-        place = {key: index for index, key in enumerate(known)}
-        pairs = [(mine, place[key]) for mine, key in enumerate(ids) if key in place]
-        mine, its = torch.tensor(pairs, dtype=torch.int64).reshape(-1, 2).unbind(1)
+    for name, ids in (("item", item_ids), ("entity", entity_ids)):
+        mine, its = _shared_rows(ids, packed[f"{name}_ids"])
         getattr(network, name)[mine] = packed["tensors"][name][its].to(network.item.device)
     for name, value in network.named_parameters():
         stored = packed["tensors"][name]
         if name not in ("item", "entity") and stored.shape == value.shape:
             value.copy_(stored)
     network.filter_root.zero_()
+
+
+def _shared_rows(ids: list[str], known: list[str]) -> tuple[Tensor, Tensor]:
+    """Positions, here and there, of the ids that both have: int64 [N] each."""
+    place = {key: index for index, key in enumerate(known)}
+    pairs = [(mine, place[key]) for mine, key in enumerate(ids) if key in place]
+    mine, its = torch.tensor(pairs, dtype=torch.int64).reshape(-1, 2).unbind(1)
+    return mine, its

@@ -107,7 +107,7 @@ class Neighbours:
     def between(self, items: Tensor, history: Tensor) -> Tensor:
         """Weight of each item of a history (int64 [H]) for each of these (int64 [N]): float32 [N, H]."""
         if not isinstance(self.weights, Hop):
-            return self.weights[history][:, items].T
+            return self.weights[history, items[:, None]]
         known, position = torch.unique(history, return_inverse=True)
         row, edge = ranges(*(self.weights.adjacency.row_offsets[items + step] for step in (0, 1)))
         column = self.weights.adjacency.column[edge]
@@ -116,6 +116,14 @@ class Neighbours:
         found = torch.zeros(len(items), len(known), device=items.device)
         found[row[met], place[met]] = self.weights.weight[edge[met]]
         return found[:, position]
+
+    def mean_weight(self, live: Tensor) -> Tensor:
+        """Mean weight of each item of a history for the live items (bool [I]): float32 [I]."""
+        if not isinstance(self.weights, Hop):
+            return self.weights[:, live].mean(1)
+        weight = self.weights.weight * torch.repeat_interleave(live.float(), self.weights.adjacency.row_offsets.diff())
+        sums = torch.zeros(len(live), device=live.device)
+        return sums.index_add(0, self.weights.adjacency.column.long(), weight) / live.sum()
 
     def explain(self, users: Tensor, items: Tensor, list_name: str) -> tuple[list[str], Tensor, Tensor]:
         """The item of the history that adds most to each pair; "trend" where none adds anything."""

@@ -67,6 +67,11 @@ class NetworkRanker:
         weights = learn_filter(graph, network) if self._filter is None else self._filter
         return Neighbours("filter", graph, _filter_half_life_days(network), weights)
 
+    @cached_property
+    def filter_mean(self) -> Tensor:
+        """What an item of a history adds to the filter's score of a live item, on average: float32 [I]."""
+        return self.filter.mean_weight(self.timeline.graph.live_items)
+
     def filtered(self, users: Tensor) -> Tensor:
         """The item filter's scores: float32 [B, I]. users: int64 [B]."""
         return self.filter.scores(users, LISTS[0])
@@ -113,7 +118,7 @@ class NetworkRanker:
         if not len(users):
             return [], torch.full_like(items, NONE), torch.full_like(items, NONE)
         head = LISTS.index(list_name)
-        _ = self.items, self.average, self.network.filter_weight()[head] and self.filter  # once, before the threads
+        _ = self.items, self.average, self.network.filter_weight()[head] and self.filter_mean  # once, before the threads
 
         @torch.no_grad()
         def explained(part: Tensor) -> tuple[list[str], Tensor, Tensor]:
@@ -148,16 +153,15 @@ class _Pairs:
         self.filter = ranker.filter if weight else None
         if self.filter:
             self.history = history_weights(self.filter.graph, snapshot.users, self.filter.half_life_days) * weight
-            self.filtered = self.filter.of_history(self.history)
+            self.usual = self.history @ ranker.filter_mean
 
     def reasons(self) -> tuple[list[str], Tensor, Tensor]:
         none = torch.full_like(self.item, NONE)
         history_item, entity, parts = none, none, self._parts()
         if self.network.settings.taste:
-            parts["taste"] = self._taste()
-            history_item, own = self._from_history()
+            history_item, own, filtered = self._from_history()
             parts["repeat"] += own
-            parts["taste"] -= own
+            parts["taste"] = self._taste() + filtered - own
         if self.snapshot.item_entities is not None:
             entity = self._entity()
         names = list(parts)
@@ -190,12 +194,9 @@ class _Pairs:
         return {"trend": recent, "season": earlier, "repeat": repeat, "context": context}
 
     def _taste(self) -> Tensor:
-        """Taste and item filter minus the user's mean over the live items: float32 [N]."""
+        """Taste minus the user's mean over the live items: float32 [N]."""
         unit, live = self.side.unit, self.snapshot.live
-        taste = (self.user[self.row] * (unit[self.item] - unit[live].mean(0))).sum(1)
-        if not self.filter:
-            return taste
-        return taste + self.filtered[self.row, self.item] - self.filtered[:, live].mean(1)[self.row]
+        return (self.user[self.row] * (unit[self.item] - unit[live].mean(0))).sum(1)
 
     def _entity(self) -> Tensor:
         """The entity that agrees most with the user, −1 where the item itself says more than its entities do: int64 [N]."""
@@ -213,10 +214,11 @@ class _Pairs:
         more = (self.user[self.row] * (hop(entities) - self.network.item)[self.item]).sum(1) > 0
         return torch.where(more, chosen, NONE)
 
-    def _from_history(self) -> tuple[Tensor, Tensor]:
+    def _from_history(self) -> tuple[Tensor, Tensor, Tensor]:
         """The other item of the user's history that adds most to each pair's taste (int64 [N], −1 without one).
 
-        And what the events with the pair's own item add to it (float32 [N]), which is a repeat rather than a taste.
+        And what the events with the pair's own item add to it (float32 [N]), which is a repeat rather than a taste; and the item
+        filter's score of the pair minus the user's mean over the live items (float32 [N]).
         """
         history, types = self.snapshot.history, len(self.network.event_types)
         mix = self.network.mix[self.head, : types * len(history.kernels)].view(len(history.kernels), types, -1)
@@ -229,6 +231,7 @@ class _Pairs:
         event_bounds = history.items.row_offsets[::types].tolist()
         pair_bounds = offsets(self.row, len(self.snapshot.users)).tolist()
         chosen, own = torch.full_like(self.item, NONE), torch.zeros(len(self.item), device=self.row.device)
+        filtered = torch.zeros_like(own)
         for user in range(len(self.snapshot.users)):
             events, pairs = slice(*event_bounds[user : user + 2]), slice(*pair_bounds[user : user + 2])
             bought = history.items.column[events].long()
@@ -237,7 +240,10 @@ class _Pairs:
                 is_own = bought == self.item[pairs, None]
                 own[pairs] = (share * is_own).sum(1)
                 if self.filter:
-                    share = share + self.history[user, bought] * self.filter.between(self.item[pairs], bought)
+                    known, place = torch.unique(bought, return_inverse=True)
+                    by_filter = self.history[user, known] * self.filter.between(self.item[pairs], known)
+                    filtered[pairs] = by_filter.sum(1) - self.usual[user]
+                    share = share + by_filter[:, place]
                 best, position = share.masked_fill(is_own, -torch.inf).max(1)
                 chosen[pairs] = torch.where(best > 0, bought[position], NONE)
-        return chosen, own
+        return chosen, own, filtered

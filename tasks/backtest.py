@@ -18,19 +18,17 @@ from tqdm import tqdm
 
 from models.baselines import BASELINES
 from models.contenders import Options, fitted
-from models.graph import Context, Edges, Graph, Interactions
 from models.origin import KS, Origin, measure
 from models.settings import ModelSettings
 from tasks.errors import UsageError
 from tasks.graph import load_graph, node_ids
 from tasks.ingest import source_snapshot
 from tasks.runs import code_version, digest
+from tasks.snapshots import read_graph, write_graph
 from tasks.sources import Source
 from tasks.transform import build_graph, build_staging
 from tasks.tuning import tuned
 from tasks.warehouse import open_warehouse, select, storing
-
-KINDS = [Graph, Interactions, Edges, Context, date]  # what a stored origin may hold: nothing else is loaded
 
 
 @dataclass(frozen=True)
@@ -74,7 +72,7 @@ def prepare_origins(
     code = code_version("sql")
     files = {}
     for as_of in tqdm(origins, desc="origins", unit="graph", disable=None):
-        key = digest(source.name, source.model_dump_json(), code, snapshots[as_of], longest)
+        key = digest(source.name, source.model_dump_json(), code, snapshots[as_of], longest, "with ids")
         files[as_of] = file = folder / f"{as_of}-{key}.pt"
         if not file.exists():
             build_staging(home, source, as_of)
@@ -85,9 +83,7 @@ def prepare_origins(
                 columns = {
                     name: torch.from_numpy(np.array(coming[name].to_numpy())).long() for name in coming.column_names
                 }
-                partial = file.with_suffix(".partial")
-                torch.save({"graph": graph, "user_ids": node_ids(warehouse)[0], "outcomes": columns}, partial)
-                os.replace(partial, file)
+                write_graph(file, graph, node_ids(warehouse), outcomes=columns)
     return files
 
 
@@ -175,14 +171,13 @@ def measure_job(job: Job) -> None:
 
 def read_origin(file: Path, horizon_days: int) -> tuple[Origin, list[str]]:
     """What `prepare_origins` stored, for one of the horizons; and the users' ids."""
-    with torch.serialization.safe_globals(KINDS):
-        stored = torch.load(file, weights_only=True)
+    stored = read_graph(file)
     graph, outcomes = stored["graph"], stored["outcomes"]
     within = outcomes["day"] < horizon_days
     pair = torch.unique(outcomes["user_index"][within] * graph.item_count + outcomes["item_index"][within])
     live = graph.live_items[pair % graph.item_count]
     pair = pair[live]
-    return Origin(graph, horizon_days, pair // graph.item_count, pair % graph.item_count), stored["user_ids"]
+    return Origin(graph, horizon_days, pair // graph.item_count, pair % graph.item_count), stored["ids"][0]
 
 
 def cost_file(job: Job) -> Path:

@@ -5,6 +5,7 @@ AlmanacError
 ├── RunError            exit 1: the run broke; the last publication is still served
 │   ├── ExpectationError   an expectation could not be evaluated, which is never a pass
 │   └── AuditError         the lists failed the checks before publication
+├── GateHeld            exit 3: the new lists are not fit to be published; the last publication stays served
 └── DataRefused         exit 3: the data is not fit to publish from; nothing published was changed
     ├── ContractError      a file, a column or a type the source promises is missing, broken or empty
     ├── RejectLimitError   more rows are broken than the source allows
@@ -41,6 +42,12 @@ class ExpectationError(RunError):
 
 class AuditError(RunError):
     """The scored lists broke a promise of the published tables."""
+
+
+class GateHeld(AlmanacError):
+    """A limit of the publish gate was broken: what is published stays."""
+
+    exit_code = 3
 
 
 class DataRefused(AlmanacError):

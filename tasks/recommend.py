@@ -1,12 +1,15 @@
-"""The model's steps: judge it on holdouts, train it on everything, score every known user."""
+"""The model's steps, from the folder of a date (`tasks.snapshots`): judge it on holdouts, train it on everything, score users.
+
+None of them opens the warehouse, so the dates of a backfill take them side by side.
+"""
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
+import time
 from dataclasses import asdict
-from datetime import date, datetime
+from datetime import date
 from pathlib import Path
 from typing import Any
 
@@ -26,173 +29,157 @@ from models.ranking import Ranker
 from models.settings import MODEL, BaselineName, ModelSettings
 from models.similar import similar_items
 from models.training import fit
-from tasks.graph import load_graph, node_ids
+from tasks.snapshots import Ids, read_graph
 from tasks.sources import Source
-from tasks.warehouse import exists, open_warehouse, replace_partition, scalar, transaction
 
 NONE = -1
-TEXT, NUMBER = pl.String, pl.Float64
-METRICS = {"as_of": pl.Date, "run_id": TEXT, "list_name": TEXT, "ranker": TEXT, "holdout_date": pl.Date}
-METRICS |= {"metric": TEXT, "k": pl.Int64, "value": NUMBER, "users": pl.Int64}
-GATE = {"as_of": pl.Date, "run_id": TEXT, "list_name": TEXT, "ranker": TEXT, "blocked_by": TEXT}
-GATE |= {"difference": NUMBER, "lower_bound": NUMBER, "why": TEXT}
+NOBODY = ""  # the incumbent where nothing was published yet
 
 
 def judge(
-    home: Path,
+    folder: Path,
     source: Source,
-    as_of: date,
     settings: ModelSettings,
     baselines: tuple[BaselineName, ...],
     top_k: int,
     device: str,
-    run_id: str,
-) -> dict[str, Any]:
-    """Measures model and baselines on the last holdouts before `as_of` and passes the gate for each list.
+    shown: bool = True,
+) -> None:
+    """Measures model and baselines on the last holdouts before the folder's date; writes `judged.json`.
 
-    Returns `settings`, `epochs` and `finishes` for training, and by list the chosen `rankers` with their
-    `options` and the gate's sentence `why`.
+    It holds what to train (`settings`, `epochs`, `finishes`), the `rows` measured, the `options` of each baseline by list, and
+    the gate's `verdicts`: list → incumbent → decision, since the incumbent is known only once the date before is published.
     """
-    graph = _graph(home, source, as_of, device)
-    with tqdm(desc="holdouts", unit="step", disable=None) as bar:
-        evaluation = evaluate(graph, source.horizon_days, source.repeats, settings, top_k, _shown(bar), baselines)
-    with open_warehouse(home) as warehouse:
-        decisions = [decide(evaluation, name, _incumbent(warehouse, name, as_of)) for name in LISTS]
-        metrics = [asdict(row) | {"as_of": as_of, "run_id": run_id, "k": top_k} for row in evaluation.rows]
-        with transaction(warehouse):
-            measured = pl.DataFrame(metrics, METRICS).rename({"list_name": "list"})
-            _append(warehouse, "scored.metrics", measured, as_of)
-            gate = pl.DataFrame([asdict(decision) | {"as_of": as_of, "run_id": run_id} for decision in decisions], GATE)
-            _append(warehouse, "scored.gate", gate.rename({"list_name": "list"}), as_of)
-    return {
-        "settings": evaluation.settings,
+    graph, _ = _graph(folder, device)
+    with tqdm(desc="holdouts", unit="step", disable=None if shown else True) as bar:
+        evaluation = evaluate(graph, source.horizon_days, source.repeats, settings, top_k, _moved(bar), baselines)
+    incumbents = {name: [NOBODY, *evaluation.user_ndcg.get(name, {})] for name in LISTS}
+    judged = {
+        "settings": evaluation.settings.model_dump(mode="json"),
         "epochs": evaluation.epochs,
         "finishes": evaluation.finishes,
-        "rankers": {decision.list_name: decision.ranker for decision in decisions},
-        "options": {
-            decision.list_name: evaluation.options[decision.list_name].get(decision.ranker) for decision in decisions
+        "options": evaluation.options,
+        "rows": [asdict(row) for row in evaluation.rows],
+        "verdicts": {
+            name: {before: asdict(decide(evaluation, name, before or None)) for before in incumbents[name]}
+            for name in LISTS
         },
-        "why": {decision.list_name: decision.why for decision in decisions},
     }
+    _write_json(folder / "judged.json", judged)
 
 
 def train(
-    home: Path,
-    source: Source,
-    as_of: date,
-    choice: dict[str, Any],
-    device: str,
-    run_id: str,
-    trained_at: datetime,
-    warm_start: bool = False,
-) -> str:
-    """Trains on everything before `as_of` as the holdouts chose; stores artifact and `mart.models` row, returns the version.
+    folder: Path, source: Source, device: str, start: Path | None = None, parent: str | None = None, shown: bool = True
+) -> None:
+    """Trains on everything before the folder's date as `judge` chose; writes `model.pt`.
 
-    warm_start: from the newest artifact of an earlier date, where there is one, instead of from random values.
+    start: an artifact of an earlier date to train on from, instead of from random values; parent: its version.
     """
-    graph = _graph(home, source, as_of, device)
-    settings, epochs, names = choice["settings"], choice["epochs"], served_lists(source.repeats)
-    with open_warehouse(home) as warehouse:
-        _, items, entities = node_ids(warehouse)
-        earlier = _earlier_artifact(warehouse, home, as_of) if warm_start else None
-    start = (lambda network: carry_over(earlier, network, items, entities)) if earlier else None
-    with tqdm(desc="training", unit="step", disable=None) as bar:
+    judged = read_judged(folder)
+    settings, names = ModelSettings(**judged["settings"]), served_lists(source.repeats)
+    graph, (_, items, entities) = _graph(folder, device)
+    earlier = torch.load(start, weights_only=True) if start else None
+    begin = (lambda network: carry_over(earlier, network, items, entities)) if earlier else None
+    with tqdm(desc="training", unit="step", disable=None if shown else True) as bar:
         network = fit(
-            graph, source.horizon_days, settings, epochs=epochs, lists=names, progress=_shown(bar), start=start
-        ).finished(choice["finishes"])
-    partial = home / "models" / f"{run_id}.partial"
-    partial.parent.mkdir(exist_ok=True)
-    torch.save(pack(network) | {"item_ids": items, "entity_ids": entities, "trained_as_of": as_of.isoformat()}, partial)
-    digest = hashlib.sha256(partial.read_bytes()).hexdigest()
-    version = f"{source.name}-{as_of}-{digest[:12]}"
-    os.replace(partial, home / "models" / f"{version}.pt")
-    row = {
-        "model_version": version,
-        "run_id": run_id,
-        "trained_as_of": as_of,
-        "trained_at": trained_at,
-        "epochs": epochs,
-        "finishes": json.dumps(choice["finishes"]),
-        "artifact": f"models/{version}.pt",
-        "artifact_hash": digest,
-        "settings": settings.model_dump_json(),
-        "learned_half_lives_days": json.dumps(learned_half_lives_days(network)),
-    }
-    with open_warehouse(home) as warehouse, transaction(warehouse):
-        warehouse.register("frame", pl.DataFrame([row]).to_arrow())
-        replace_partition(warehouse, "mart.models", "select * from frame", model_version=version)
-    return version
-
-
-def _earlier_artifact(warehouse, home: Path, as_of: date) -> dict[str, Any] | None:
-    """The newest artifact trained as of an earlier date."""
-    if not exists(warehouse, "mart.models"):
-        return None
-    newest = "select arg_max(artifact, trained_as_of) from mart.models where trained_as_of < $as_of"
-    file = scalar(warehouse, newest, as_of=as_of)
-    return torch.load(home / file, weights_only=True) if file else None
+            graph,
+            source.horizon_days,
+            settings,
+            epochs=judged["epochs"],
+            lists=names,
+            progress=_moved(bar),
+            start=begin,
+        )
+    packed = pack(network.finished(judged["finishes"])) | {"item_ids": items, "entity_ids": entities}
+    packed |= {"trained_as_of": graph.as_of.isoformat(), "context_series": list(graph.context.series)}
+    packed |= {"learned_half_lives_days": learned_half_lives_days(network), "parent": parent}
+    partial = folder / "model.partial"
+    torch.save(packed, partial)
+    os.replace(partial, folder / "model.pt")
 
 
 def score(
-    home: Path,
+    folder: Path,
     source: Source,
-    as_of: date,
+    artifact: Path,
+    rankers: dict[str, str],
+    options: dict[str, Any],
     top_k: int,
-    choice: dict[str, Any],
-    version: str,
     device: str,
-    run_id: str,
     diversity: float = 0.0,
+    shown: bool = True,
 ) -> dict[str, int]:
-    """Writes `scored.recommendations` and `scored.item_recommendations` for every known user; returns rows by table.
+    """Writes `recommendations.parquet` and `item_recommendations.parquet` for every known user; returns rows by table.
 
-    diversity: weight of unlikeness in picking the rows of a list (`models.diversity`), 0 to 1.
+    rankers: by list, what the gate chose; options: by list, what a baseline among them is fitted with; diversity: weight of
+    unlikeness in picking the rows of a list (`models.diversity`), 0 to 1.
     """
-    graph = _graph(home, source, as_of, device)
-    network = unpack(torch.load(home / "models" / f"{version}.pt", weights_only=True)).to(device)
+    graph, ids = _graph(folder, device)
+    network = unpack(torch.load(artifact, weights_only=True), ids[1], ids[2]).to(device)
     almanac = NetworkRanker(network, graph)
-    with open_warehouse(home) as warehouse:
-        ids = node_ids(warehouse)
     unlike = Diversity(diversity, almanac.items.unit) if diversity else None
     frames = {}
-    for name in tqdm(served_lists(source.repeats), desc="scoring", unit="list", disable=None):
-        ranker = (
-            almanac if choice["rankers"][name] == MODEL else _baseline(choice, name, graph, source, network.settings)
-        )
+    for name in tqdm(served_lists(source.repeats), desc="scoring", unit="list", disable=None if shown else True):
+        ranker = almanac
+        if rankers[name] != MODEL:
+            ranker = _baseline(rankers[name], options.get(name), graph, source, network.settings)
         frames[name] = _list_frame(lists(ranker, graph, top_k, name, source.repeats, diversity=unlike), ids)
     frames = [frames.get(name, frames["discover"]).with_columns(list=pl.lit(name)) for name in LISTS]
     similar = _similar_frame(*similar_items(almanac, graph, top_k), ids[1])
-    with open_warehouse(home) as warehouse:
-        for table, frame in (("recommendations", pl.concat(frames)), ("item_recommendations", similar)):
-            dated = frame.with_columns(as_of=pl.lit(as_of), run_id=pl.lit(run_id))
-            warehouse.register("frame", dated.to_arrow())
-            warehouse.execute(f"create or replace table scored.{table} as from frame")
-        return {name: len(frame) for name, frame in zip(LISTS, frames, strict=True)} | {"similar items": len(similar)}
+    for table, frame in (("recommendations", pl.concat(frames)), ("item_recommendations", similar)):
+        partial = folder / f"{table}.partial"
+        frame.write_parquet(partial)
+        os.replace(partial, folder / f"{table}.parquet")
+    return {name: len(frame) for name, frame in zip(LISTS, frames, strict=True)} | {"similar items": len(similar)}
 
 
-def _graph(home: Path, source: Source, as_of: date, device: str) -> Graph:
+def learn(
+    folder: Path,
+    source: Source,
+    settings: ModelSettings,
+    baselines: tuple[BaselineName, ...],
+    top_k: int,
+    device: str,
+    start: Path | None = None,
+    parent: str | None = None,
+) -> dict[str, float]:
+    """`judge`, then `train`, in a process of its own, without what is there already; returns the seconds each took."""
+    seconds = {}
+    for step, file in (("judge", "judged.json"), ("train", "model.pt")):
+        begun = time.monotonic()
+        if (folder / file).exists():
+            continue
+        if step == "judge":
+            judge(folder, source, settings, baselines, top_k, device, shown=False)
+        else:
+            train(folder, source, device, start, parent, shown=False)
+        seconds[step] = round(time.monotonic() - begun, 3)
+    return seconds
+
+
+def read_judged(folder: Path) -> dict[str, Any]:
+    """What `judge` wrote; dates of holdouts are dates again."""
+    judged = json.loads((folder / "judged.json").read_text())
+    for row in judged["rows"]:
+        row["holdout_date"] = date.fromisoformat(row["holdout_date"])
+    return judged
+
+
+def _graph(folder: Path, device: str) -> tuple[Graph, Ids]:
     torch.set_num_threads(1)  # sums depend on the number of threads
-    with open_warehouse(home) as warehouse:
-        return load_graph(warehouse, as_of, tuple(source.event_strength)).to(device)
+    stored = read_graph(folder / "graph.pt")
+    return stored["graph"].to(device), stored["ids"]
 
 
-def _baseline(choice: dict[str, Any], name: str, graph: Graph, source: Source, settings: ModelSettings) -> Ranker:
-    baseline = BASELINES[choice["rankers"][name]]
-    option = choice["options"][name] or baseline.options[0]
-    return baseline.fit(graph, source.horizon_days, settings, option)(graph)
+def _baseline(name: str, option: Any, graph: Graph, source: Source, settings: ModelSettings) -> Ranker:
+    baseline = BASELINES[name]
+    return baseline.fit(graph, source.horizon_days, settings, option or baseline.options[0])(graph)
 
 
-def _incumbent(warehouse, list_name: str, as_of: date) -> str | None:
-    """The ranker of the newest published date before `as_of`."""
-    if not exists(warehouse, "mart.gate"):
-        return None
-    newest = "select arg_max(ranker, as_of) from mart.gate where list = $list and as_of < $as_of"
-    return scalar(warehouse, newest, list=list_name, as_of=as_of)
-
-
-def _append(warehouse, table: str, frame: pl.DataFrame, as_of: date) -> None:
-    warehouse.register("frame", frame.to_arrow())
-    replace_partition(warehouse, table, "select * from frame", as_of=as_of)
+def _write_json(file: Path, content: dict[str, Any]) -> None:
+    partial = file.with_suffix(".partial")
+    partial.write_text(json.dumps(content, default=str))
+    os.replace(partial, file)
 
 
 def _list_frame(rows, ids: tuple[list[str], list[str], list[str]]) -> pl.DataFrame:
@@ -232,7 +219,7 @@ def _similar_frame(similar: torch.Tensor, scores: torch.Tensor, item_ids: list[s
     )
 
 
-def _shown(bar: tqdm):
+def _moved(bar: tqdm):
     """A progress callable that moves a tqdm bar."""
 
     def progress(done: int, total: int) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from datetime import date, datetime
 from importlib.metadata import version
 from pathlib import Path
@@ -12,65 +11,43 @@ from typing import Any
 
 from duckdb import DuckDBPyConnection
 
-from tasks.errors import ContractError, RunError, UsageError
 from tasks.ingest import source_snapshot
 from tasks.sources import Source
-from tasks.warehouse import SQL, exists, open_warehouse, read_home, scalar, storing, transaction
+from tasks.warehouse import SQL, exists, open_warehouse, read_select, scalar, transaction
 
 RUNS = (
     "run_id varchar, source varchar, as_of date, status varchar, started_at timestamp, finished_at timestamp,"
     " input varchar, source_snapshot varchar, code_version varchar, config varchar, model_version varchar,"
-    " user_count bigint, item_count bigint, event_count bigint, seconds map(varchar, double), message varchar"
+    " user_count bigint, item_count bigint, event_count bigint, seconds map(varchar, double), message varchar,"
+    " known_at timestamp, published_at timestamp, withdrawn_at timestamp, stale_since timestamp"
 )
 
 
-def check_request(home: Path, source: Source, input_root: Path) -> None:
-    """Raises before anything is made: `ContractError` without a readable input folder, `RunError` without a writable home,
-    `UsageError` for a home of another source.
-    """
-    if not os.path.isdir(input_root):
-        raise ContractError(
-            f"{input_root} is no folder; --input takes the folder that holds the files of {source.name}"
-        )
-    if not os.access(input_root, os.R_OK | os.X_OK):
-        raise ContractError(f"{input_root} cannot be read by this user; let it read the folder and the files in it")
-    place = next(path for path in (home, *home.parents) if os.path.exists(path))
-    if not os.access(place, os.R_OK | os.W_OK | os.X_OK):
-        raise RunError(
-            f"{place} cannot be written by this user; let it write there, or choose another place with --home"
-        )
-    held = read_home(home)
-    if held and (held["source"], held["input"]) != (source.name, str(input_root)):
-        raise UsageError(
-            f"{home} belongs to source {held['source']} with input {held['input']}; "
-            f"give this one its own: --home .almanac-{source.name}"
-        )
+def ensure_runs(warehouse: DuckDBPyConnection) -> None:
+    """Makes `mart.runs`, or adds the columns that one of an earlier version lacks, and the view `mart.publications`."""
+    warehouse.execute(f"create table if not exists mart.runs ({RUNS})")
+    for column in RUNS.replace("map(varchar, double)", "map").split(", "):
+        name, kind = column.strip().split(" ", 1)
+        kind = "map(varchar, double)" if kind == "map" else kind
+        warehouse.execute(f"alter table mart.runs add column if not exists {name} {kind}")
+    publications = read_select(SQL / "mart/publications.sql", warehouse)
+    warehouse.execute(f"create or replace view mart.publications as {publications}")
 
 
-def claim_home(home: Path, source: Source, input_root: Path, memory_limit: str, temp_directory: Path | None) -> None:
-    """Binds a home to one source and one input root, once `check_request` has passed.
-
-    DuckDB's memory limit and spill folder are recorded with it: every later step and command on the home uses them.
-    """
-    claim = {"source": source.name, "input": str(input_root)}
-    claim["memory_limit"] = memory_limit
-    if temp_directory:
-        claim["temp_directory"] = str(temp_directory.resolve())
-    partial = home / "home.json.partial"
-    with storing(home):
-        partial.write_text(json.dumps(claim, indent=2) + "\n")
-        os.replace(partial, home / "home.json")
+def close_killed(home: Path, at: datetime) -> None:
+    """Marks the runs that never closed their row: they were killed. Call it first, before this run opens its own."""
+    with open_warehouse(home) as warehouse, transaction(warehouse):
+        ensure_runs(warehouse)
+        warehouse.execute(
+            "update mart.runs set status = 'killed', finished_at = $at where status = 'running'", {"at": at}
+        )
 
 
 def start_run(
     home: Path, source: Source, input_root: Path, as_of: date, run_id: str, at: datetime, config: dict
 ) -> None:
-    """Opens the run's row; runs that never closed theirs were killed and are marked so."""
+    """Opens the run's row."""
     with open_warehouse(home) as warehouse, transaction(warehouse):
-        warehouse.execute(f"create table if not exists mart.runs ({RUNS})")
-        warehouse.execute(
-            "update mart.runs set status = 'killed', finished_at = $at where status = 'running'", {"at": at}
-        )
         warehouse.execute(
             "insert into mart.runs by name select $run_id as run_id, $source as source, $as_of as as_of, 'running' as status,"
             " $at as started_at, $input as input, $code as code_version, $config as config",
@@ -86,8 +63,8 @@ def start_run(
         )
 
 
-def describe_run(home: Path, as_of: date, run_id: str) -> None:
-    """Adds to the run's row what it rests on, before anything is published."""
+def describe_run(home: Path, as_of: date, run_id: str, known_at: datetime | None = None) -> str:
+    """Adds to the run's row what it rests on, before anything is published; returns the snapshot of its source."""
     with open_warehouse(home) as warehouse, transaction(warehouse):
         counts = {
             "user_count": "select count(*) from graph.user_nodes",
@@ -95,8 +72,38 @@ def describe_run(home: Path, as_of: date, run_id: str) -> None:
             "event_count": "select count(*) from graph.interaction_edges",
         }
         columns = {name: scalar(warehouse, query) for name, query in counts.items()}
-        columns["source_snapshot"] = source_snapshot(warehouse, as_of)
+        columns |= {
+            "source_snapshot": source_snapshot(warehouse, as_of, known_at),
+            "known_at": known_at,
+        }
         _update(warehouse, run_id, columns)
+        return columns["source_snapshot"]
+
+
+def name_model(home: Path, run_id: str, version: str) -> None:
+    """Adds to the run's row which model makes its lists."""
+    with open_warehouse(home) as warehouse:
+        _update(warehouse, run_id, {"model_version": version})
+
+
+def mark_stale(home: Path, at: datetime) -> list[date]:
+    """Marks the published dates whose data are no longer those they rest on, unmarks the others; returns the stale ones."""
+    with open_warehouse(home) as warehouse, transaction(warehouse):
+        ensure_runs(warehouse)
+        published = warehouse.execute(
+            "select as_of, run_id, source_snapshot, known_at from mart.runs"
+            " where (as_of, run_id) in (select (as_of, run_id) from mart.publications) order by as_of"
+        ).fetchall()
+        stale = [
+            (as_of, run_id)
+            for as_of, run_id, snapshot, known_at in published
+            if source_snapshot(warehouse, as_of, known_at) != snapshot
+        ]
+        warehouse.execute(
+            "update mart.runs set stale_since = case when list_contains($runs, run_id) then coalesce(stale_since, $at) end",
+            {"runs": [run_id for _, run_id in stale], "at": at},
+        )
+    return [as_of for as_of, _ in stale]
 
 
 def finish_run(
@@ -108,7 +115,7 @@ def finish_run(
     model_version: str | None,
     message: str | None,
 ) -> None:
-    """Closes the run's row: status is published, refused or failed."""
+    """Closes the run's row: status is published, loaded (nothing but data), held, refused, failed or cancelled."""
     with open_warehouse(home) as warehouse, transaction(warehouse):
         _update(
             warehouse, run_id, {"status": status, "finished_at": at, "model_version": model_version, "message": message}
@@ -118,6 +125,26 @@ def finish_run(
             "update mart.runs set seconds = map($names::varchar[], $values::double[]) where run_id = $run_id",
             {"names": names, "values": values, "run_id": run_id},
         )
+
+
+def stale_dates(home: Path) -> list[date]:
+    """The published dates whose data have changed since."""
+    query = "select as_of from mart.publications join mart.runs using (as_of, run_id) where stale_since is not null order by 1"
+    with open_warehouse(home) as warehouse:
+        return [as_of for (as_of,) in warehouse.execute(query).fetchall()]
+
+
+def finished_dates(home: Path) -> list[date]:
+    """The dates that were published, withdrawn ones among them: these come back only when asked for."""
+    with open_warehouse(home) as warehouse:
+        query = "select distinct as_of from mart.runs where status = 'published' order by 1"
+        return [as_of for (as_of,) in warehouse.execute(query).fetchall()]
+
+
+def newest_publication(home: Path) -> date | None:
+    """The newest date that is served."""
+    with open_warehouse(home) as warehouse:
+        return scalar(warehouse, "select max(as_of) from mart.publications")
 
 
 def recent_runs(home: Path, count: int) -> list[dict[str, Any]]:

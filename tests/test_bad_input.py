@@ -29,7 +29,7 @@ import pytest
 
 from tasks.errors import AlmanacError, ContractError, DataRefused, RejectLimitError, RunError
 from tasks.ingest import land, load
-from tasks.runs import check_request, claim_home
+from tasks.home import check_request, claim_home
 from tasks.sources import Source, load_source
 from tasks.transform import build_staging
 from tasks.validate import SUITES, validate_delivery, validate_staging
