@@ -100,7 +100,7 @@ def draft_source(name: str, path: Path, folder: Path) -> Draft:
     root = path if path.is_dir() else path.parent
     with TemporaryDirectory() as spill, connect(temp_directory=Path(spill)) as connection:
         files = sorted(input_sizes(root, Path(spill))) if path.is_dir() else [path]
-        restrict(connection, root, Path(spill))
+        restrict(connection, root)
         connection.execute((SQL / "text_files.sql").read_text())
         tables, unread = look(connection, root, files)
         draft = _draft(connection, name, tables, unread)

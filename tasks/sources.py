@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tomllib
+from datetime import date
 from pathlib import Path
 from typing import Annotated, Literal
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
@@ -37,6 +38,7 @@ CONTRACTS: dict[str, dict[str, str]] = {
     "context": {"context_date": "DATE", "series": "VARCHAR", "value": "DOUBLE", "known_since": "DATE"},
 }
 PROVENANCE = {"excluded_because": "VARCHAR", "raw_text": "VARCHAR", "source_file": "VARCHAR", "source_row": "BIGINT"}
+PROVENANCE |= {"arrived_at": "TIMESTAMP"}  # when the row arrived, in UTC; optional, as raw_text is
 DATE_COLUMN = {
     "interactions": "event_date",
     "users": "valid_from",
@@ -46,6 +48,44 @@ DATE_COLUMN = {
     "context": "known_since",  # a row about a day to come is read as soon as it is known
 }
 Strength = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+Floors = dict[Literal["for_you", "discover"], Annotated[float, Field(allow_inf_nan=False)]]
+
+
+class Health(BaseModel):
+    """What is ordinary for a source, where its own history does not tell: the table `[health]` of `source.toml`."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    lag_days: int = Field(default=0, ge=0)  # how late the feed usually is: that many of the last days are not looked at
+    closed_dates: tuple[date, ...] = ()  # days known to be without events, such as holidays
+    most_model_days: int = Field(default=35, ge=1)  # between the training of the model in charge and as_of
+    quiet: tuple[str, ...] = ()  # measures of mart.drift that are recorded but never an alarm
+
+
+class Gate(BaseModel):
+    """When new lists are held back: the table `[gate]` of `source.toml`. docs/gate.md tells what each measure is."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    max_drop: float = Field(default=0.5, ge=0, le=1)  # below the median of the last publications, its share; 1 = any
+    max_age_days: int | None = Field(default=None, ge=1)  # of the newest event; None = two horizons, at least 14 days
+    min_ndcg: Floors = {}  # on the holdouts, of the ranker that is published
+    min_support: Floors = {}  # how much better lists fit their users than lists of others do; 0.1 = a tenth
+    min_support_of_new: Floors = {}  # the same, of users whose first event is in the last horizon
+    min_popularity: Floors = {}  # how much more popular listed items are than all live ones
+    min_order: Floors = {}  # share of users with more behind the better half of their list
+    min_graded: Floors = {}  # share of users whose first score is above their last
+    min_coverage: Floors = {}  # share of live items in somebody's first ten
+    min_spread: Floors = {}  # share of rows that are none of the ten most shown items
+    min_overlap: Floors = {}  # share of the first ten that stays from one publication to the next
+    min_first_kept: Floors = {}  # how often a first item stays, relative to the third to fifth
+    min_agreement: Floors = {}  # correlation of ranks with those of the last publication, of items in both
+    min_fresh_repeats: Floors = {}  # share of a user's new items that for_you shows again, beyond chance
+
+    def floors(self, list_name: Literal["for_you", "discover"]) -> dict[str, float]:
+        """Measure → the least that is asked of one list, where the source says so."""
+        given = {name.removeprefix("min_"): floors for name, floors in self if name.startswith("min_")}
+        return {measure: floors[list_name] for measure, floors in given.items() if list_name in floors}
 
 
 class Source(BaseModel):
@@ -58,6 +98,7 @@ class Source(BaseModel):
     title: str
     description: str = ""
     licence: str = ""
+    contract_version: int = Field(default=1, ge=1)  # raised whenever rows get another meaning: all are then read anew
     time_zone: str = "UTC"  # in which event_date and as_of are calendar dates
     horizon_days: int = Field(default=7, ge=1)  # what a list is for, and what a holdout measures
     repeats: bool = True  # whether an item a user already has may be recommended again
@@ -69,6 +110,8 @@ class Source(BaseModel):
     natural_key: tuple[str, ...] = ("user_id", "item_id", "event_type", "occurred_at")
     segment_column: str | None = None  # of users.sql; the popularity a user without history is shown
     event_strength: dict[str, Strength] = Field(min_length=1)  # edge strength by event type
+    health: Health = Health()
+    gate: Gate = Gate()
     needs: dict[str, tuple[str, ...]] = {}  # SELECT (path without .sql) → globs; it is left out where one finds no file
 
     @field_validator("time_zone")

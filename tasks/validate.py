@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 from duckdb import DuckDBPyConnection
 
+from tasks.contracts import contract_notes
 from tasks.errors import DataQualityError
 from tasks.ingest import landed
 from tasks.sources import Source
@@ -34,8 +35,8 @@ def validate_delivery(home: Path, source: Source, as_of: date, run_id: str) -> l
 
     results: list[Result] = []
     with open_warehouse(home) as warehouse:
-        far_ahead = _far_ahead(warehouse, as_of)
-        record(warehouse, [far_ahead], run_id)
+        about_all = [_far_ahead(warehouse, as_of), *contract_notes(warehouse, source)]
+        record(warehouse, about_all, run_id)
         for table in landed(warehouse):
             if not scalar(warehouse, f"select count(*) from delivery.new_{table}"):
                 continue
@@ -47,7 +48,7 @@ def validate_delivery(home: Path, source: Source, as_of: date, run_id: str) -> l
                 if result.severity == "critical" and not result.success:
                     _reject_rows(warehouse, table, result)
             results += found
-    return [far_ahead] + [vars(result) for result in results]
+    return about_all + [vars(result) for result in results]
 
 
 def validate_staging(home: Path, source: Source, as_of: date, run_id: str) -> list[dict[str, Any]]:

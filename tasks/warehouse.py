@@ -75,10 +75,11 @@ def open_warehouse(home: Path) -> Iterator[DuckDBPyConnection]:
     """
     settings = read_home(home)
     temp_directory = settings.get("temp_directory")
-    options: dict[str, Any] = {
-        "memory_limit": settings.get("memory_limit", MEMORY_LIMIT),
-        "temp_directory": Path(temp_directory) if temp_directory else None,
-    }
+    spill = Path(temp_directory) / "almanac-spill" if temp_directory else None  # of its own: an adapter may read it
+    options: dict[str, Any] = {"memory_limit": settings.get("memory_limit", MEMORY_LIMIT), "temp_directory": spill}
+    with storing(home):
+        if spill:
+            spill.mkdir(mode=0o700, parents=True, exist_ok=True)
     with storing(home), connect(home / "warehouse.duckdb", **options) as warehouse:
         for schema in SCHEMAS:
             warehouse.execute(f"create schema if not exists {schema}")
@@ -90,7 +91,7 @@ def storing(home: Path) -> Iterator[None]:
     """Around a step that writes below a home: turns a full disk, a limit and a denied write into a `RunError`."""
     try:
         yield
-    except (OSError, duckdb.Error) as error:
+    except (OSError, RuntimeError, duckdb.Error) as error:
         elsewhere = isinstance(error, OSError) and error.filename and not str(error.filename).startswith(str(home))
         if elsewhere or not (isinstance(error, OSError) or is_about_writing(error)):
             raise
@@ -101,25 +102,28 @@ def storing(home: Path) -> Iterator[None]:
 
 
 def is_about_writing(error: Exception) -> bool:
-    """DuckDB has no class of its own for a disk that is full or closed to it."""
+    """DuckDB and torch have no class of their own for a disk that is full or closed to them."""
     return isinstance(error, duckdb.FatalException) or any(
-        words in str(error) for words in ("Could not write", "Failed to commit")
+        words in str(error) for words in ("Could not write", "Failed to commit", "inline_container", "basic_ios")
     )
 
 
 def read_home(home: Path) -> dict[str, str]:
-    """What `home.json` records: source, input, memory_limit and temp_directory; empty before the first run."""
+    """What `home.json` records: source, input, memory_limit and temp_directory; empty before the first run, or if torn."""
     path = home / "home.json"
-    return json.loads(path.read_text()) if path.exists() else {}
+    try:
+        return json.loads(path.read_text()) if path.exists() else {}
+    except ValueError:  # a failing disk or a power cut; the next run writes it anew
+        return {}
 
 
-def restrict(connection: DuckDBPyConnection, input_root: Path, home: Path) -> None:
-    """From here on the connection's database touches files below `input_root` and `home` and nothing else.
+def restrict(connection: DuckDBPyConnection, input_root: Path) -> None:
+    """From here on the connection's database touches its own file, its spill folder and files below `input_root`, no others.
 
     Its configuration is locked, extensions stay out, and the variable `input` tells a source's SELECTs where to read.
     """
     set_variables(connection, input=str(input_root))
-    connection.execute("set allowed_directories = $roots", {"roots": [f"{input_root}/", f"{home}/"]})
+    connection.execute("set allowed_directories = $roots", {"roots": [f"{input_root}/"]})
     connection.execute("set autoload_known_extensions = false")
     connection.execute("set enable_external_access = false")
     connection.execute("set lock_configuration = true")

@@ -1,6 +1,7 @@
 -- One row per known user or item, attribute and value known before as_of: text and each member of a list is a category; a
 -- number, and the age in days of a date before as_of, stays a number and is in the category of its eighth among its like.
 -- `since` is the first day this value was known (null = undated).
+-- known_at: only rows that had arrived before that time and were not replaced by then; 'infinity': all known now.
 -- key: node_kind, node_id, attribute, category
 with versions as (
     select
@@ -13,7 +14,9 @@ with versions as (
         ) as recency,
     from raw.users as users
     where
-        superseded_at is null and excluded_because is null
+        loaded_at < getvariable('known_at')
+        and coalesce(superseded_at, timestamp 'infinity') >= getvariable('known_at')
+        and excluded_because is null
         and (valid_from is null or valid_from < getvariable('as_of'))
         and user_id in (select user_id from staging.users)
     union all
@@ -27,7 +30,9 @@ with versions as (
         ) as recency,
     from raw.items as items
     where
-        superseded_at is null and excluded_because is null
+        loaded_at < getvariable('known_at')
+        and coalesce(superseded_at, timestamp 'infinity') >= getvariable('known_at')
+        and excluded_because is null
         and (valid_from is null or valid_from < getvariable('as_of'))
         and item_id in (select item_id from staging.items)
 ),

@@ -1,11 +1,13 @@
 -- One row per fact known before as_of; since = null: undated, taken as always known.
+-- known_at: only rows that had arrived before that time and were not replaced by then; 'infinity': all known now.
 -- key: subject, relation, object
 -- A subject that no chain of facts leads to from a known item waits: an item launched later does not bring its facts along.
 with recursive facts as (
     select *
     from raw.facts
     where
-        superseded_at is null
+        loaded_at < getvariable('known_at')
+        and coalesce(superseded_at, timestamp 'infinity') >= getvariable('known_at')
         and excluded_because is null
         and (since is null or since < getvariable('as_of'))
 ),

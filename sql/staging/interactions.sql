@@ -1,10 +1,12 @@
 -- One row per event before as_of by the source's natural key; repeated deliveries of an event are counted.
+-- known_at: only rows that had arrived before that time and were not replaced by then; 'infinity': all known now.
 -- key: the natural_key of source.toml (user_id and item_id always belong to it)
 with events as (
     select *
     from raw.interactions
     where
-        superseded_at is null
+        loaded_at < getvariable('known_at')
+        and coalesce(superseded_at, timestamp 'infinity') >= getvariable('known_at')
         and excluded_because is null
         and event_date < getvariable('as_of')
 )

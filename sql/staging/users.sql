@@ -1,11 +1,13 @@
 -- One row per user known before as_of, with the newest attributes known by then.
+-- known_at: only rows that had arrived before that time and were not replaced by then; 'infinity': all known now.
 -- Without a date of its own, a user is known from the first event on.
 -- key: user_id
 with versions as (
     select *
     from raw.users
     where
-        superseded_at is null
+        loaded_at < getvariable('known_at')
+        and coalesce(superseded_at, timestamp 'infinity') >= getvariable('known_at')
         and excluded_because is null
         and (valid_from is null or valid_from < getvariable('as_of'))
 ),
