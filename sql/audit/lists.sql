@@ -79,10 +79,19 @@ previous as (
         user_id,
         item_id,
     from mart.recommendations
+    inner join mart.publications using (as_of, run_id)
     where as_of = (
-        select max(as_of) from mart.recommendations
+        select max(as_of) from mart.publications
         where as_of < getvariable('as_of')
     )
+),
+
+chosen as (
+    select
+        list,
+        ranker,
+    from scored.gate
+    where as_of = getvariable('as_of')
 ),
 
 kept as (
@@ -139,7 +148,38 @@ select
     'critical',
     count(*),
 from scored.recommendations
-where item_id is null or model is null or reason is null
+where item_id is null or coalesce(trim(model), '') = '' or coalesce(trim(reason), '') = ''
+union all
+select
+    'an item given as the reason is one the user had',
+    'critical',
+    count(*),
+from scored.recommendations as scored
+anti join seen on scored.user_id = seen.user_id and scored.reason_item_id = seen.item_id
+where
+    scored.reason in ('repeat', 'taste')
+    and scored.reason_item_id is not null
+union all
+select
+    'lists of users with events are from the ranker the gate chose',
+    'critical',
+    count(*),
+from scored.recommendations as scored
+inner join chosen on chosen.list = case when getvariable('repeats') then scored.list else 'discover' end
+where
+    scored.model != chosen.ranker
+    and scored.user_id in (select user_id from seen)
+union all
+select
+    'lists and graph are of this date',
+    'critical',
+    (
+        select count(*) from scored.recommendations
+        where as_of != getvariable('as_of')
+    ) + (
+        select count(*) from graph.interaction_edges
+        where event_date + age_days != getvariable('as_of')
+    ),
 union all
 select
     'the lists show at least one list''s worth of distinct items',
