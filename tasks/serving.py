@@ -6,65 +6,107 @@ import os
 import time
 import tomllib
 from datetime import date, timedelta
+from itertools import product
 from pathlib import Path
 
+import duckdb
 from duckdb import DuckDBPyConnection
 
-from tasks.errors import AuditError
-from tasks.warehouse import SQL, connect, read_select, scalar
+from tasks.errors import AlmanacError, AuditError
+from tasks.warehouse import SQL, connect, exists, quoted, read_select, scalar, set_variables, transaction
 
-VIEWS = ("current_recommendations", "recommendations_history", "similar_items", "latest_runs")
+VIEWS = (
+    "current_recommendations",
+    "recommendations_history",
+    "recommendation_changes",
+    "item_reach",
+    "similar_items",
+    "quality_daily",
+    "latest_runs",
+    "run_log",
+)
+BY_DATE = ("recommendations", "item_recommendations")  # too large to be sorted; filled date by date
+WHOLE = ("runs", "run_history", "quality", "reach")
+TABLES = BY_DATE + WHOLE
 STORAGE_VERSION = "v1.4.0"  # so that DuckDB clients from 1.4 on can read the file
 KEPT_VERSIONS = 14
 GRACE = timedelta(days=1)  # in which a version that is no longer served stays for readers that have it open
 RECOMMENDATIONS = "as_of, list, user_id, rank, item_id, score, model, reason, reason_item_id, run_id"
+REALISED = "as_of date, list varchar, run_id varchar, metric varchar, k bigint, value double, users bigint"
 
 
 def build_serving_file(warehouse: DuckDBPyConnection, home: Path, as_of: date, run_id: str, history_days: int) -> Path:
-    """A closed, checkpointed, fsynced DuckDB file with the last `history_days` days and the documented views."""
+    """A closed, checkpointed, fsynced DuckDB file with the last `history_days` days and the documented views.
+
+    Its rows are those of the temporary views `next_recommendations`, `next_item_recommendations`, `next_metrics` and
+    `next_gate`; `run_id` is the run that publishes it. Raises `AuditError` where it shows no lists.
+    """
     folder = home / "serving"
     folder.mkdir(exist_ok=True)
     file = folder / "next.duckdb"  # a retried run may already be served under its own name
     for leftover in (file, file.with_name(f"{file.name}.wal")):
         leftover.unlink(missing_ok=True)
+    dates = [day for (day,) in warehouse.execute("select distinct as_of from next_gate order by as_of").fetchall()]
+    since = max(dates, default=as_of) - timedelta(days=history_days)
     warehouse.execute(
         f"attach '{str(file).replace(chr(39), chr(39) * 2)}' as serving (storage_version '{STORAGE_VERSION}')"
     )
-    newest = scalar(warehouse, "select max(as_of) from next_recommendations")
-    since = newest - timedelta(days=history_days)
-    for table in ("recommendations", "item_recommendations"):
-        kept = f"select * from next_{table} where as_of > $since order by all"
-        warehouse.execute(f"create table serving.{table} as {kept}", {"since": since})
-    runs = read_select(SQL / "mart/published_runs.sql", warehouse)
-    warehouse.execute(f"create table serving.runs as {runs}")
+    _see_realised(warehouse)
+    set_variables(warehouse, since=since, run_id=run_id)
+    _fill_tables(warehouse, [day for day in dates if day > since])
     _create_views(warehouse)
     warehouse.execute("checkpoint serving")
     warehouse.execute("detach serving")
     if file.with_name(f"{file.name}.wal").exists():
         raise AuditError(f"{file} was not checkpointed; it is not published")
-    _check_serving_file(file, as_of if as_of > since else newest)  # an old backfill is in Parquet only
+    _check_serving_file(file, as_of if as_of > since else max(dates))  # an old backfill is in Parquet only
     with file.open("rb") as written:
         os.fsync(written.fileno())
     return file.replace(folder / f"almanac-{as_of}-{run_id}.duckdb")
 
 
+def _see_realised(warehouse: DuckDBPyConnection) -> None:
+    """`past_realised`: `mart.realised`, or nothing before the first horizon is over."""
+    rows = "from mart.realised" if exists(warehouse, "mart.realised") else "from no_realised"
+    warehouse.execute(f"create or replace temp table no_realised ({REALISED}, measured_at timestamp)")
+    warehouse.execute(f"create or replace temp view past_realised as {rows}")
+
+
+def _fill_tables(warehouse: DuckDBPyConnection, dates: list[date]) -> None:
+    queries = {table: read_select(SQL / f"serving/tables/{table}.sql", warehouse) for table in TABLES}
+    for (
+        table
+    ) in BY_DATE:  # DuckDB 2.0.0 hides the rows of a large insert into a table made empty in the same transaction
+        warehouse.execute(f"create table serving.{table} as {queries[table]} limit 0")
+    with transaction(warehouse):
+        for table, day in product(BY_DATE, dates):
+            set_variables(warehouse, as_of=day)
+            warehouse.execute(f"insert into serving.{table} {queries[table]}")
+        for table in WHOLE:
+            warehouse.execute(f"create table serving.{table} as {queries[table]}")
+
+
 def _create_views(warehouse: DuckDBPyConnection) -> None:
-    comments = tomllib.loads((SQL / "serving/comments.toml").read_text())
     home_catalog = scalar(warehouse, "select current_database()")
+    comments = tomllib.loads((SQL / "serving/comments.toml").read_text())
     warehouse.execute("use serving")
-    for view in VIEWS:
-        path = SQL / "serving" / f"{view}.sql"
-        warehouse.execute(f"create view {view} as {read_select(path, warehouse)}")
-        warehouse.execute(
-            f"comment on view {view} is '{_sql_text(path.read_text().splitlines()[0].removeprefix('-- '))}'"
-        )
-        for column, *_ in warehouse.execute(f"describe {view}").fetchall():
-            warehouse.execute(f"comment on column {view}.{column} is '{_sql_text(comments[column])}'")
-    warehouse.execute(f"use {home_catalog}")
+    with transaction(warehouse):
+        for view in VIEWS:
+            warehouse.execute(f"create view {view} as {read_select(SQL / f'serving/{view}.sql', warehouse)}")
+            warehouse.execute(f"comment on view {view} is {sql_text(title(view))}")
+            for column, *_ in warehouse.execute(f"describe {view}").fetchall():
+                warehouse.execute(f"comment on column {view}.{quoted(column)} is {sql_text(comments[column])}")
+    warehouse.execute(f"use {quoted(home_catalog)}")
 
 
-def _sql_text(text: str) -> str:
-    return text.replace("'", "''")
+def title(view: str) -> str:
+    """What a view answers: the first line of its file."""
+    return (SQL / f"serving/{view}.sql").read_text().splitlines()[0].removeprefix("-- ")
+
+
+def sql_text(text: str) -> str:
+    """A text as SQL writes it."""
+    return "'" + text.replace("'", "''") + "'"
 
 
 def _check_serving_file(file: Path, as_of: date) -> None:
@@ -88,8 +130,21 @@ def write_parquet(warehouse: DuckDBPyConnection, home: Path, as_of: date) -> Non
     os.replace(partial, folder / "recommendations.parquet")
 
 
+def is_parquet_of(warehouse: DuckDBPyConnection, home: Path, as_of: date, run_id: str) -> bool:
+    """Whether the date's Parquet file is there, can be read to its end and is of that run."""
+    file = home / "serving" / "recommendations" / f"as_of={as_of}" / "recommendations.parquet"
+    try:
+        found = warehouse.execute("select min(run_id), max(run_id) from read_parquet($file)", {"file": str(file)})
+        return found.fetchall() == [(run_id, run_id)]
+    except duckdb.Error:
+        return False
+
+
 def swap(file: Path) -> None:
+    """Makes a version the served one, at once; the grace period of the one before begins."""
     link = file.with_name("almanac.duckdb")
+    if link.exists():
+        os.utime(link)
     partial = file.with_name("almanac.duckdb.partial")
     partial.unlink(missing_ok=True)
     partial.symlink_to(file.name)
@@ -99,10 +154,26 @@ def swap(file: Path) -> None:
     os.close(folder)
 
 
-def prune(folder: Path) -> None:
-    """Removes old versions, never the served one nor one younger than the grace period."""
+def prune(folder: Path, keep: int = KEPT_VERSIONS, grace: timedelta = GRACE) -> list[Path]:
+    """Removes all versions but the `keep` last served ones, the served one and those within their grace; returns them.
+
+    The age of a version counts from the end of its service, so that one linked again by a rollback begins anew.
+    """
     served = (folder / "almanac.duckdb").resolve()
     files = sorted(folder.glob("almanac-*.duckdb"), key=lambda file: file.stat().st_mtime, reverse=True)
-    for file in files[KEPT_VERSIONS:]:
-        if file.resolve() != served and time.time() - file.stat().st_mtime > GRACE.total_seconds():
-            file.unlink()
+    over = time.time() - grace.total_seconds()
+    old = [file for file in files[keep:] if file.resolve() != served and file.stat().st_mtime < over]
+    for file in old:
+        file.unlink()
+    return old
+
+
+def is_readable(file: Path) -> bool:
+    """Whether a kept version is whole and has the views of today, so that it can be served again."""
+    views = "select count(*) from duckdb_views() where not internal and list_contains($views, view_name)"
+    try:
+        with connect(file, read_only=True) as reader:
+            complete = scalar(reader, views, views=list(VIEWS)) == len(VIEWS)
+            return complete and bool(scalar(reader, "select count(*) from current_recommendations"))
+    except (AlmanacError, duckdb.Error):
+        return False

@@ -12,10 +12,12 @@ from typing import Any
 
 import pytest
 
+from benchmarks.local_postgres import Server, binaries, local_postgres
 from tests.world import SHOP, end_date, write_world
 
 DATA = Path(os.environ.get("ALMANAC_DATA", "no folder"))
 NO_DATA = "set ALMANAC_DATA to the folder that holds online-retail-ii/"
+NO_POSTGRES = "install a PostgreSQL server, e.g. apt-get install postgresql, for initdb"
 TINY_SHOP: dict[str, Any] = {"users": 150, "items": 80, "days": 420}
 
 
@@ -30,6 +32,15 @@ def real_data() -> Path:
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     if not DATA.is_dir():
         terminalreporter.write_line(f"tests on real data did not run: {NO_DATA}")
+
+
+@pytest.fixture(scope="session")
+def postgres_server() -> Iterator[Server]:
+    """A PostgreSQL server; where none is installed a test is skipped, or fails if data is required."""
+    if not binaries():
+        pytest.fail(NO_POSTGRES) if os.environ.get("ALMANAC_REQUIRE_DATA") == "1" else pytest.skip(NO_POSTGRES)
+    with local_postgres() as server:
+        yield server
 
 
 @pytest.fixture(scope="session")

@@ -1,4 +1,5 @@
 -- The newest lists: one row per list, user and rank.
+-- No comma before from: this text makes the view in PostgreSQL as well, as all views of this folder.
 select
     as_of,
     list,
@@ -8,6 +9,6 @@ select
     score,
     model,
     reason,
-    reason_item_id,
+    reason_item_id
 from recommendations
-where as_of = (select max(as_of) from recommendations)
+where as_of = (select max(as_of) from runs)

@@ -13,6 +13,6 @@ select
     code_version,
     user_count,
     item_count,
-    event_count,
+    event_count
 from runs
 order by as_of desc

@@ -4,6 +4,6 @@ select
     item_id,
     rank,
     similar_item_id,
-    score,
+    score
 from item_recommendations
-where as_of = (select max(as_of) from item_recommendations)
+where as_of = (select max(as_of) from runs)
