@@ -8,7 +8,6 @@ from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import date, timedelta
-from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +19,7 @@ from flows.steps import Day, Job, status_of, utc_now
 from tasks import recommend, runs, snapshots
 from tasks.errors import DataRefused, GateHeld, RunError
 from tasks.home import check_request
+from tasks.processes import side_by_side
 from tasks.registry import plan_training
 from tasks.sources import load_source
 from tasks.warehouse import exclusive
@@ -67,15 +67,14 @@ class Backlog:
     pool: ProcessPoolExecutor = field(init=False)
 
     def __post_init__(self) -> None:
-        self.pool = ProcessPoolExecutor(max_workers=self.jobs, mp_context=get_context("spawn"))
+        self.pool = side_by_side(self.jobs)
 
     def prepared(self, as_of: date) -> Day:
         """The date with its graph stored, which takes the warehouse."""
         if as_of not in self.days:
             job, day = self.job, Day(as_of)
             self.days[as_of] = day
-            config = job.config.model_dump(mode="json")
-            runs.start_run(job.home, job.source, job.input_root, as_of, day.run_id, day.started_at, config)
+            job.open(day)
             self.current = None
             job.prepare(day)
             self.current = as_of

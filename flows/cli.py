@@ -11,7 +11,9 @@ from rich.table import Table
 from rich.text import Text
 
 from flows.cli_backtest import run_backtest
+from flows.cli_forget import forget_user
 from flows.cli_operations import backfill, models, promote, rollback
+from flows.cli_serve import serve
 from flows.cli_sources import sources
 from flows.cli_status import status
 from flows.configuration import DEFAULT_HOME, RunConfig
@@ -21,6 +23,7 @@ from flows.terminal import (
     KnownAt,
     Notify,
     Postgres,
+    PublishAnyway,
     Retrain,
     TopK,
     Verbose,
@@ -51,8 +54,9 @@ app = typer.Typer(
 app.add_typer(sources, name="sources")
 app.command("backtest")(run_backtest)
 app.command()(status)
-for command in (backfill, models, promote, rollback):
+for command in (backfill, models, promote, rollback, serve):
     app.command()(command)
+app.command("forget-user")(forget_user)
 FATES = ("loaded", "unchanged", "excluded", "deferred", "quarantined")
 
 
@@ -77,6 +81,7 @@ def run(
     ] = False,
     retrain: Retrain = "daily",
     known_at: KnownAt = "event",
+    publish_anyway: PublishAnyway = False,
     postgres: Postgres = None,
     notify: Notify = "",
     verbose: Verbose = False,
@@ -98,6 +103,7 @@ def run(
             "warm_start": warm_start,
             "retrain": retrain,
             "known_at": known_at,
+            "publish_anyway": publish_anyway,
             "postgres": postgres,
             "notify": tuple(name.strip() for name in notify.split(",") if name.strip()),
         }
@@ -145,7 +151,7 @@ def shop(
 
     with reported(verbose):
         rows = write_shop(folder, users=users, items=items, days=days, seed=seed)
-        console.print(f"{folder}: " + ", ".join(f"{count:,} {table}" for table, count in rows.items()))
+        say(f"{folder}: " + ", ".join(f"{count:,} {table}" for table, count in rows.items()))
 
 
 @app.command()
@@ -174,7 +180,7 @@ def _run(verbose: bool, **options: Any) -> None:
     source, input_root = ready(config, verbose)
     from flows.daily import daily
 
-    console.print(f"[bold]{config.source}[/bold] as of {config.as_of}, home {config.home}")
+    say(f"{config.source} as of {config.as_of}, home {config.home}")
     if left_out := _left_out(source, input_root):
         say(f"left out, for lack of files: {left_out}")
     summary: dict[str, Any] = daily(config)  # pyright: ignore[reportAssignmentType]
@@ -193,6 +199,8 @@ def _print_summary(summary: dict[str, Any], home: Path) -> None:
     for warning in summary["warnings"]:
         what = f" {warning['table_name']}: {warning['rule']}{_measured(warning)}"
         console.print(Text.assemble(("warning", "yellow"), plain(what, 1000)), soft_wrap=True)
+    for alarm in summary["alarms"]:
+        console.print(Text.assemble(("drift", "yellow"), plain(f" {alarm['message']}", 1000)), soft_wrap=True)
     if summary["metrics"]:
         names = [name for name in summary["metrics"][0] if name not in ("list", "ranker", "k")]
         at = f"@{summary['metrics'][0]['k']}"
@@ -208,7 +216,7 @@ def _print_summary(summary: dict[str, Any], home: Path) -> None:
         chosen += [f"no {hop}" for hop in ("facts", "friends") if not network[hop]]
         console.print(f"network: {', '.join(chosen)}")
     for why in summary["why"].values():
-        console.print(f"gate: {why}")
+        say(f"gate: {why}")
     if stale := [str(as_of) for as_of in summary["stale"] if as_of != summary["as_of"]]:
         say(f"stale, their data have changed since: {', '.join(stale)}; almanac backfill --stale repairs them")
     nodes, published = summary["nodes"], summary["published"]
@@ -219,7 +227,7 @@ def _print_summary(summary: dict[str, Any], home: Path) -> None:
     console.print("published: " + ", ".join(f"{count:,} rows {name}" for name, count in published.items()))
     seconds = summary["seconds"]
     console.print("seconds: " + ", ".join(f"{step} {took:.1f}" for step, took in seconds.items()))
-    console.print(f"{sum(seconds.values()):.0f} s in all; query it: {home / 'serving' / 'almanac.duckdb'} (read-only)")
+    say(f"{sum(seconds.values()):.0f} s in all; query it: {home / 'serving' / 'almanac.duckdb'} (read-only)")
 
 
 def _measured(result: dict[str, Any]) -> str:
@@ -250,9 +258,10 @@ def _show(user: str, list_name: str, home: Path) -> None:
     )
     if not rows:
         raise UsageError(f"no list for user {user!r}; ids are the source's own, as in current_recommendations.user_id")
-    table = Table(*names, title=f"{list_name} of {user}")
+    table = Table(*names, title=Text(f"{list_name} of {plain(user)}"))
     for row in rows:
-        table.add_row(*(f"{value:.3f}" if isinstance(value, float) else str(value or "") for value in row))
+        told = [f"{value:.3f}" if isinstance(value, float) else str(value or "") for value in row]
+        table.add_row(*(Text(plain(text, 300)) for text in told))
     console.print(table)
 
 

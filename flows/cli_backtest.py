@@ -62,7 +62,7 @@ def run_backtest(
         ready(config, verbose)
         from flows.backtest import rolling
 
-        console.print(f"[bold]{source}[/bold]: {len(config.origins)} origins, {len(config.models)} models, home {home}")
+        say(f"{source}: {len(config.origins)} origins, {len(config.models)} models, home {home}")
         done: dict[str, Any] = rolling(config)  # pyright: ignore[reportAssignmentType]
         _print_leaderboard(done)
 

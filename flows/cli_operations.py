@@ -9,6 +9,7 @@ from typing import Annotated, Any
 
 import typer
 from rich.table import Table
+from rich.text import Text
 
 from flows.configuration import DEFAULT_HOME, BackfillConfig
 from flows.terminal import (
@@ -17,6 +18,7 @@ from flows.terminal import (
     KnownAt,
     Notify,
     Postgres,
+    PublishAnyway,
     Retrain,
     TopK,
     Verbose,
@@ -28,6 +30,7 @@ from flows.terminal import (
 )
 from models.settings import DAILY
 from tasks.errors import UsageError
+from tasks.files import plain
 from tasks.warehouse import MEMORY_LIMIT
 
 
@@ -55,6 +58,7 @@ def backfill(
     diversity: Annotated[
         float, typer.Option(min=0, max=0.99, help="How much the rows of a list may not resemble each other.")
     ] = 0.0,
+    publish_anyway: PublishAnyway = False,
     postgres: Postgres = None,
     notify: Notify = "",
     verbose: Verbose = False,
@@ -83,6 +87,7 @@ def backfill(
             device=device,
             baselines=tuple(name.strip() for name in baselines.split(",")),
             diversity=diversity,
+            publish_anyway=publish_anyway,
             postgres=postgres,
             notify=tuple(name.strip() for name in notify.split(",") if name.strip()),
             **({"jobs": jobs} if jobs else {}),
@@ -91,7 +96,7 @@ def backfill(
         from flows.backfill import backfill as publish_dates
 
         dates = "stale dates" if stale else f"{config.first} to {config.last}"
-        console.print(f"[bold]{source}[/bold], {dates}, {config.jobs} side by side, home {home}")
+        say(f"{source}, {dates}, {config.jobs} side by side, home {home}")
         done: dict[str, Any] = publish_dates(config)  # pyright: ignore[reportAssignmentType]
         _print_backfill(done, home)
         if done["held"]:
@@ -131,7 +136,8 @@ def models(
             quality = [f"{ndcg.get(name, {}).get('almanac', float('nan')):.4f}" for name in ("for_you", "discover")]
             chosen = ", ".join(dict.fromkeys(rankers.values()))
             dates, last = str(row["dates"] or 0), str(row["last_date"] or "")
-            table.add_row(row["model_version"], str(row["trained_as_of"]), *quality, chosen, dates, last, _state(row))
+            version = Text(plain(row["model_version"], 300))
+            table.add_row(version, str(row["trained_as_of"]), *quality, chosen, dates, last, Text(_state(row)))
         console.print(table)
         if len(rows) > 20 and not all:
             say(f"{len(rows) - 20} more: almanac models --all --home {home}")
@@ -152,12 +158,14 @@ def promote(
     """Put a model in charge of the coming runs that do not train: those with --retrain weekly or never."""
     from flows.steps import utc_now
     from tasks.registry import promote as put_in_charge
+    from tasks.status import write_status
     from tasks.warehouse import exclusive
 
     with reported(verbose):
         _needs_runs(home)
         with exclusive(home):
             since = put_in_charge(home.resolve(), version, utc_now())
+            write_status(home.resolve(), utc_now())
         say(f"{version} scores the dates after {since} until another model is trained: --retrain weekly or never")
 
 
@@ -180,11 +188,13 @@ def rollback(
         from flows.secrets import resolve
         from flows.steps import utc_now
         from tasks.publish import rollback as withdraw
+        from tasks.status import write_status
         from tasks.warehouse import exclusive
 
         with exclusive(home):
             day = to.date() if to else None
             withdrawn = withdraw(home.resolve(), day, utc_now(), history_days, resolve(postgres))
+            write_status(home.resolve(), utc_now())
         say(f"withdrawn: {', '.join(map(str, withdrawn))}")
         say(f"to publish one of them again: almanac run --as-of {withdrawn[0]} …, once its cause is mended")
 

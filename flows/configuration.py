@@ -54,6 +54,9 @@ class PublishConfig(SourceConfig):
     known_at: Literal["event", "load"] = Field(
         default="event", description="event: all rows dated before the date; load: of these, what had arrived by then"
     )
+    publish_anyway: bool = Field(
+        default=False, description="publish lists that break a limit of the gate; it is recorded"
+    )
     history_days: int = Field(default=90, ge=1, description="days of lists kept in the serving file; Parquet keeps all")
     postgres: SecretStr | None = Field(
         default=None, description="PostgreSQL to publish to as well: a URL, env:NAME or secret:BLOCK"

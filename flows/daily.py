@@ -14,6 +14,7 @@ from flows.steps import Day, Job, judge, score, timed, train
 from tasks import artifacts
 from tasks.home import check_request
 from tasks.registry import plan_training
+from tasks.snapshots import is_whole
 from tasks.sources import Source, load_source
 from tasks.warehouse import exclusive
 
@@ -65,9 +66,9 @@ def daily(config: RunConfig) -> dict[str, Any]:
 def _learn(job: Job, day: Day) -> None:
     """Judges and trains, unless a run that was killed later had done so from the same data, code and settings."""
     config = job.config
-    if not (day.folder / "judged.json").exists():
+    if not is_whole(day.folder / "judged.json"):
         with timed("judge", day.seconds):
             judge(day.folder, job.source, config.model, config.baselines, config.top_k, config.device)
-    if not (day.folder / "model.pt").exists():
+    if not is_whole(day.folder / "model.pt"):
         with timed("train", day.seconds):
             train(day.folder, job.source, config.device, *job.start(day.as_of))

@@ -18,11 +18,20 @@ from flows.configuration import PublishConfig
 from models.network import told
 from tasks import audit, ingest, publish, recommend, registry, runs, snapshots, transform, validate
 from tasks.errors import AlmanacError, DataRefused, GateHeld
+from tasks.health import alarms, measure_health
 from tasks.home import claim_home
+from tasks.notify import Event, announce
 from tasks.registry import Choice
 from tasks.sources import Source
+from tasks.status import write_status
 
 logger = logging.getLogger("almanac")
+EVENTS: dict[str, Event] = {
+    "published": "run.published",
+    "held": "run.held",
+    "refused": "run.refused",
+    "failed": "run.failed",
+}
 
 
 def is_transient(task: Any, task_run: Any, state: Any) -> bool:
@@ -89,19 +98,29 @@ class Job:
     @contextmanager
     def recorded(self, day: Day) -> Iterator[None]:
         """Opens the date's row in `mart.runs`; an error that ends it is told there."""
-        recorded = self.config.model_dump(mode="json")
-        runs.start_run(self.home, self.source, self.input_root, day.as_of, day.run_id, day.started_at, recorded)
+        self.open(day)
+        write_status(self.home, utc_now())
         try:
             yield
         except BaseException as error:
             self.close(day, status_of(error), f"{type(error).__name__}: {error}")
             raise
 
+    def open(self, day: Day) -> None:
+        """Opens the date's row in `mart.runs`."""
+        recorded = self.config.model_dump(mode="json")
+        runs.start_run(self.home, self.source, self.input_root, day.as_of, day.run_id, day.started_at, recorded)
+
     def close(self, day: Day, status: str, message: str | None = None) -> None:
-        """Closes the date's row; a disk too full for this must not hide what went wrong."""
-        version = day.choice.model_version if day.choice else None
+        """Closes the date's row and tells who wants to know; a disk too full for this must not hide what went wrong."""
         with suppress(AlmanacError):
-            runs.finish_run(self.home, day.run_id, status, utc_now(), day.seconds, version, message)
+            runs.finish_run(self.home, day.run_id, status, utc_now(), day.seconds, message)
+            write_status(self.home, utc_now())
+        told = (self.source.name, day.as_of, day.run_id)
+        if event := EVENTS.get(status):
+            announce(event, *told, message, notify=self.config.notify)
+        if day.found.get("alarms"):
+            announce("health.warning", *told, alarms=day.found["alarms"], notify=self.config.notify)
 
     def take_in(self, day: Day, end: date) -> None:
         """Brings what is delivered and dated before `end` into `raw.*`; dates whose data changed are marked stale."""
@@ -169,12 +188,15 @@ class Job:
         """Audits the date's scored lists and publishes them; the date's folder is then done with."""
         registry.take_scores(self.home, day.as_of, day.folder, day.run_id)
         with timed("audit", day.seconds):
-            day.quality += audit_lists(self.home, self.source, day.as_of, self.config.top_k, day.run_id)
+            hold = not self.config.publish_anyway
+            day.quality += audit_lists(self.home, self.source, day.as_of, self.config.top_k, day.run_id, hold)
         with timed("publish", day.seconds):
             config = self.config
             day.found["published"] = publish_lists(
                 self.home, day.as_of, day.run_id, utc_now(), config.history_days, config.postgres_url
             )
+        with timed("health", day.seconds):
+            day.found["alarms"] = alarms(measure_health(self.home, self.source, day.as_of, day.run_id))
         snapshots.discard(self.home, day.as_of)
 
     def summary(self, day: Day) -> dict[str, Any]:

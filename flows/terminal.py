@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import sys
+import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,7 +17,7 @@ from rich.console import Console
 from rich.logging import RichHandler
 
 from flows.configuration import SourceConfig
-from tasks.errors import AlmanacError, UsageError
+from tasks.errors import AlmanacError, UsageError, harmless
 
 if TYPE_CHECKING:
     from tasks.sources import Source
@@ -42,6 +43,9 @@ Postgres = Annotated[
         help="PostgreSQL to publish to as well: a URL, env:NAME or secret:BLOCK of Prefect.",
     ),
 ]
+PublishAnyway = Annotated[
+    bool, typer.Option("--publish-anyway", help="Publish lists that break a limit of the gate (docs/gate.md).")
+]
 Notify = Annotated[str, typer.Option(help="Prefect notification blocks that are told of trouble, with commas.")]
 Verbose = Annotated[bool, typer.Option("--verbose", help="Show tracebacks and Prefect's own log.")]
 
@@ -52,12 +56,10 @@ def reported(verbose: bool) -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        if verbose:
-            raise
         code = error.exit_code if isinstance(error, AlmanacError) else 1
-        name = type(error).__name__
         hint = "" if isinstance(error, AlmanacError) else "; run again with --verbose for the traceback"
-        Console(stderr=True, soft_wrap=True).print(f"{name}: {error}{hint}", markup=False, highlight=False)
+        told = traceback.format_exc() if verbose else f"{type(error).__name__}: {error}{hint}"
+        Console(stderr=True, soft_wrap=True).print(harmless(told), markup=False, highlight=False)
         raise typer.Exit(code) from None
 
 
@@ -85,7 +87,9 @@ def ready(config: SourceConfig, verbose: bool) -> tuple[Source, Path]:
 
 def prepare_prefect(home: Path, verbose: bool) -> None:
     """Points Prefect at the home for its state; call it before Prefect is first imported."""
-    (home / "prefect").mkdir(parents=True, exist_ok=True)
+    home.mkdir(parents=True, exist_ok=True)
+    (home / "prefect").mkdir(mode=0o700, exist_ok=True)
+    (home / "prefect").chmod(0o700)  # its database holds parameters and samples of lists
     os.environ.setdefault("PREFECT_HOME", str(home / "prefect"))
     os.environ.setdefault("PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS", "120")
     os.environ.setdefault("PREFECT_SERVER_ANALYTICS_ENABLED", "false")
@@ -109,5 +113,5 @@ def query(home: Path, query: str, **parameters: object) -> tuple[list[str], list
 
 
 def say(text: str) -> None:
-    """Prints words of the data as they are: no markup, no line breaks."""
-    console.print(text, markup=False, highlight=False, soft_wrap=True)
+    """Prints words of the data as they are: no markup, no line breaks, nothing that a terminal acts on."""
+    console.print(harmless(text), markup=False, highlight=False, soft_wrap=True)

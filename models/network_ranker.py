@@ -217,8 +217,8 @@ class _Pairs:
     def _from_history(self) -> tuple[Tensor, Tensor, Tensor]:
         """The other item of the user's history that adds most to each pair's taste (int64 [N], −1 without one).
 
-        And what the events with the pair's own item add to it (float32 [N]), which is a repeat rather than a taste; and the item
-        filter's score of the pair minus the user's mean over the live items (float32 [N]).
+        And what the events with the pair's own item add to it (float32 [N]), which is a repeat rather than a taste; and the
+        item filter's score of the pair minus the user's mean over the live items (float32 [N]).
         """
         history, types = self.snapshot.history, len(self.network.event_types)
         mix = self.network.mix[self.head, : types * len(history.kernels)].view(len(history.kernels), types, -1)

@@ -9,6 +9,7 @@ from typing import Any
 
 from prefect.artifacts import create_table_artifact
 
+from tasks.errors import harmless
 from tasks.warehouse import exists, open_warehouse, scalar, set_variables
 
 SAMPLED_USERS = 5
@@ -20,13 +21,22 @@ def _key(what: str, source: str) -> str:
     return re.sub("[^a-z0-9]+", "-", f"{what}-{source}".lower()).strip("-")
 
 
+def inert(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Rows whose texts Prefect's UI shows as they are: it takes each for markdown, with links, images and HTML."""
+    return [{name: _inert(value) if isinstance(value, str) else value for name, value in row.items()} for row in rows]
+
+
+def _inert(text: str) -> str:
+    return re.sub(r"([\\`*~\[\]<>|!#&$@]|:(?=//)|(?<=www)\.)", r"\\\1", harmless(text).replace("\n", " "))
+
+
 def show_quality(results: list[dict[str, Any]], source: str) -> None:
     """Every expectation of the run, failures first."""
     columns = ("table_name", "rule", "severity", "success", "checked", "failed", "observed")
     rows = [{name: result.get(name) for name in columns} for result in results]
     rows.sort(key=lambda row: (row["success"], row["severity"], row["table_name"], row["rule"]))
     create_table_artifact(
-        rows, key=_key("quality", source), description="Expectations on deliveries, staging and lists"
+        inert(rows), key=_key("quality", source), description="Expectations on deliveries, staging and lists"
     )
 
 
@@ -49,7 +59,7 @@ def metric_table(home: Path, as_of: date) -> list[dict[str, Any]]:
 
 def show_metrics(metrics: list[dict[str, Any]], as_of: date, source: str) -> None:
     """The rows of `metric_table`: model against baselines on the holdouts before `as_of`."""
-    create_table_artifact(metrics, key=_key("metrics", source), description=f"Holdouts before {as_of}")
+    create_table_artifact(inert(metrics), key=_key("metrics", source), description=f"Holdouts before {as_of}")
 
 
 def show_sample(home: Path, as_of: date, source: str) -> None:
@@ -63,4 +73,4 @@ def show_sample(home: Path, as_of: date, source: str) -> None:
     with open_warehouse(home) as warehouse:
         parameters = {"as_of": as_of, "ranks": SAMPLED_RANKS, "users": SAMPLED_USERS}
         rows = warehouse.sql(query, params=parameters).to_arrow_table().to_pylist()
-    create_table_artifact(rows, key=_key("lists", source), description=f"A sample of the lists of {as_of}")
+    create_table_artifact(inert(rows), key=_key("lists", source), description=f"A sample of the lists of {as_of}")

@@ -5,10 +5,9 @@ from __future__ import annotations
 import json
 import os
 import time
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures import as_completed
 from dataclasses import dataclass
 from datetime import date, timedelta
-from multiprocessing import get_context
 from pathlib import Path
 
 import numpy as np
@@ -23,6 +22,7 @@ from models.settings import ModelSettings
 from tasks.errors import UsageError
 from tasks.graph import load_graph, node_ids
 from tasks.ingest import source_snapshot
+from tasks.processes import side_by_side
 from tasks.runs import code_version, digest
 from tasks.snapshots import read_graph, write_graph
 from tasks.sources import Source
@@ -139,7 +139,7 @@ def plan(
 def measure_jobs(jobs: list[Job], processes: int) -> int:
     """Fits and measures what is not yet there, in so many processes; returns how many that were."""
     missing = [job for job in jobs if not job.result.exists()]
-    with ProcessPoolExecutor(max_workers=processes, mp_context=get_context("spawn")) as pool:
+    with side_by_side(processes) as pool:
         running = [pool.submit(measure_job, job) for job in missing]
         try:
             for done in tqdm(as_completed(running), total=len(running), desc="backtest", unit="fit", disable=None):

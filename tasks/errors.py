@@ -23,7 +23,7 @@ class AlmanacError(Exception):
     exit_code = 1
 
     def __init__(self, message: str) -> None:
-        super().__init__("".join(sign if sign.isprintable() or sign == "\n" else "�" for sign in message))
+        super().__init__(harmless(message))
 
 
 class UsageError(AlmanacError):
@@ -66,6 +66,11 @@ class RejectLimitError(DataRefused):
 
 class DataQualityError(DataRefused):
     """A critical expectation about a whole table failed."""
+
+
+def harmless(text: str) -> str:
+    """Text without signs that a terminal acts on or that turn the order of what is read; lines stay apart."""
+    return "".join(sign if sign.isprintable() or sign == "\n" else "�" for sign in text)
 
 
 def brief(error: Exception) -> str:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from tasks.errors import ContractError, RunError, UsageError
+from tasks.ingest import ensure_deliveries
 from tasks.runs import ensure_runs
 from tasks.sources import Source
 from tasks.warehouse import exists, open_warehouse, read_home, storing, transaction
@@ -17,7 +18,7 @@ SCHEMA_VERSION = 2  # of the durable tables; 1: before withdrawals, stale dates 
 
 def check_request(home: Path, source: Source, input_root: Path) -> None:
     """Raises before anything is made: `ContractError` without a readable input folder, `RunError` without a writable home,
-    `UsageError` for a home of another source.
+    `UsageError` for a home of another source and a path that would be taken for a pattern.
     """
     if not os.path.isdir(input_root):
         raise ContractError(
@@ -25,6 +26,9 @@ def check_request(home: Path, source: Source, input_root: Path) -> None:
         )
     if not os.access(input_root, os.R_OK | os.X_OK):
         raise ContractError(f"{input_root} cannot be read by this user; let it read the folder and the files in it")
+    for path in (input_root, home):
+        if set("*?[") & set(str(path)):
+            raise UsageError(f"{path} holds *, ? or [, which the names of files are matched by; take a path without them")
     place = next(path for path in (home, *home.parents) if os.path.exists(path))
     if not os.access(place, os.R_OK | os.W_OK | os.X_OK):
         raise RunError(
@@ -67,9 +71,16 @@ def migrate(home: Path) -> None:
     from tasks.registry import ensure_registry  # takes torch along
 
     with open_warehouse(home) as warehouse, transaction(warehouse):
+        if exists(warehouse, "raw.deliveries"):
+            ensure_deliveries(warehouse)
         if exists(warehouse, "mart.runs"):
             ensure_runs(warehouse)
             ensure_registry(warehouse)
+            if exists(warehouse, "mart.gate"):
+                warehouse.execute(
+                    "update mart.runs set status = 'replaced'"
+                    " where status = 'published' and (as_of, run_id) not in (select (as_of, run_id) from mart.gate)"
+                )
             warehouse.execute(
                 "update mart.runs set published_at = finished_at where status = 'published' and published_at is null"
             )

@@ -10,8 +10,8 @@ from duckdb import DuckDBPyConnection
 
 from tasks.errors import UsageError
 from tasks.runs import digest
-from tasks.serving import build_serving_file, is_readable, prune, swap, write_parquet
-from tasks.warehouse import exists, open_warehouse, replace_partition, transaction
+from tasks.serving import build_serving_file, is_parquet_of, is_readable, prune, swap, write_parquet
+from tasks.warehouse import exists, open_warehouse, replace_partition, storing, transaction
 
 PUBLISHED = ("recommendations", "item_recommendations", "metrics", "gate")
 LINK = "almanac.duckdb"
@@ -34,6 +34,9 @@ def publish(
                 rows = f"select * from next_{table} where as_of = date '{as_of}' order by all"
                 replace_partition(warehouse, f"mart.{table}", rows, as_of=as_of)
             warehouse.execute(
+                "update mart.runs set status = 'replaced' where as_of = $as_of and status = 'published'", {"as_of": as_of}
+            )
+            warehouse.execute(
                 "update mart.runs set status = 'published', published_at = $at, stale_since = null where run_id = $run_id",
                 {"at": at, "run_id": run_id},
             )
@@ -47,13 +50,17 @@ def publish(
 
 
 def repair(home: Path, history_days: int, postgres: str | None = None) -> bool:
-    """Makes what readers open equal to `mart.publications`; returns whether a killed run had left them apart."""
+    """Makes what readers open equal to `mart.publications`; returns whether a killed run or a damage had left them apart."""
     with open_warehouse(home) as warehouse:
         wanted = publications(warehouse)
-        if not wanted or (home / "serving" / LINK).resolve().name == version_name(wanted):
+        if not wanted:
             return False
-        for as_of in wanted:
+        torn = [as_of for as_of, run_id in wanted.items() if not is_parquet_of(warehouse, home, as_of, run_id)]
+        for as_of in torn:
             write_parquet(warehouse, home, as_of)
+        served = (home / "serving" / LINK).resolve()
+        if served.name == version_name(wanted) and is_readable(served):
+            return bool(torn)
         _drop_parquet(home, wanted)
         file = _rebuilt(warehouse, home, wanted, history_days)
     _serve(home, file, postgres)
@@ -105,7 +112,8 @@ def version_name(wanted: Publications) -> str:
 
 
 def _serve(home: Path, file: Path, postgres: str | None) -> None:
-    swap(file)
+    with storing(home):
+        swap(file)
     if postgres:
         from tasks.postgres import mirror
 

@@ -29,8 +29,9 @@ from models.ranking import Ranker
 from models.settings import MODEL, BaselineName, ModelSettings
 from models.similar import similar_items
 from models.training import fit
-from tasks.snapshots import Ids, read_graph
+from tasks.snapshots import Ids, is_whole, read_graph
 from tasks.sources import Source
+from tasks.warehouse import storing
 
 NONE = -1
 NOBODY = ""  # the incumbent where nothing was published yet
@@ -94,8 +95,9 @@ def train(
     packed |= {"trained_as_of": graph.as_of.isoformat(), "context_series": list(graph.context.series)}
     packed |= {"learned_half_lives_days": learned_half_lives_days(network), "parent": parent}
     partial = folder / "model.partial"
-    torch.save(packed, partial)
-    os.replace(partial, folder / "model.pt")
+    with storing(folder):
+        torch.save(packed, partial)
+        os.replace(partial, folder / "model.pt")
 
 
 def score(
@@ -128,8 +130,9 @@ def score(
     similar = _similar_frame(*similar_items(almanac, graph, top_k), ids[1])
     for table, frame in (("recommendations", pl.concat(frames)), ("item_recommendations", similar)):
         partial = folder / f"{table}.partial"
-        frame.write_parquet(partial)
-        os.replace(partial, folder / f"{table}.parquet")
+        with storing(folder):
+            frame.write_parquet(partial)
+            os.replace(partial, folder / f"{table}.parquet")
     return {name: len(frame) for name, frame in zip(LISTS, frames, strict=True)} | {"similar items": len(similar)}
 
 
@@ -147,7 +150,7 @@ def learn(
     seconds = {}
     for step, file in (("judge", "judged.json"), ("train", "model.pt")):
         begun = time.monotonic()
-        if (folder / file).exists():
+        if is_whole(folder / file):
             continue
         if step == "judge":
             judge(folder, source, settings, baselines, top_k, device, shown=False)
@@ -178,8 +181,9 @@ def _baseline(name: str, option: Any, graph: Graph, source: Source, settings: Mo
 
 def _write_json(file: Path, content: dict[str, Any]) -> None:
     partial = file.with_suffix(".partial")
-    partial.write_text(json.dumps(content, default=str))
-    os.replace(partial, file)
+    with storing(file.parent):
+        partial.write_text(json.dumps(content, default=str))
+        os.replace(partial, file)
 
 
 def _list_frame(rows, ids: tuple[list[str], list[str], list[str]]) -> pl.DataFrame:

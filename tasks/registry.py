@@ -19,7 +19,7 @@ from models.network import LISTS
 from tasks.errors import RunError, UsageError
 from tasks.recommend import NOBODY, read_judged
 from tasks.sources import Source
-from tasks.warehouse import exists, open_warehouse, replace_partition, scalar, transaction
+from tasks.warehouse import exists, open_warehouse, replace_partition, scalar, storing, transaction
 
 Retrain = Literal["daily", "weekly", "never"]
 WEEK = timedelta(days=7)
@@ -115,8 +115,11 @@ def register(
     version = f"{source.name}-{as_of}-{digest[:12]}"
     stored = home / "models" / f"{version}.pt"
     stored.parent.mkdir(exist_ok=True)
-    shutil.copyfile(file, stored.with_suffix(".partial"))
-    os.replace(stored.with_suffix(".partial"), stored)
+    with storing(home):
+        shutil.copyfile(file, stored.with_suffix(".partial"))
+        with stored.with_suffix(".partial").open("rb") as written:
+            os.fsync(written.fileno())
+        os.replace(stored.with_suffix(".partial"), stored)
     row = {
         "model_version": version,
         "run_id": run_id,

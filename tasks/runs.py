@@ -11,6 +11,7 @@ from typing import Any
 
 from duckdb import DuckDBPyConnection
 
+from tasks.errors import harmless
 from tasks.ingest import source_snapshot
 from tasks.sources import Source
 from tasks.warehouse import SQL, exists, open_warehouse, read_select, scalar, transaction
@@ -112,13 +113,14 @@ def finish_run(
     status: str,
     at: datetime,
     seconds: dict[str, float],
-    model_version: str | None,
     message: str | None,
 ) -> None:
     """Closes the run's row: status is published, loaded (nothing but data), held, refused, failed or cancelled."""
     with open_warehouse(home) as warehouse, transaction(warehouse):
-        _update(
-            warehouse, run_id, {"status": status, "finished_at": at, "model_version": model_version, "message": message}
+        _update(warehouse, run_id, {"finished_at": at, "message": message and harmless(message)})
+        warehouse.execute(  # what readers already see stays published, whatever failed after
+            "update mart.runs set status = $status where run_id = $run_id and published_at is null",
+            {"status": status, "run_id": run_id},
         )
         names, values = list(seconds), list(seconds.values())
         warehouse.execute(

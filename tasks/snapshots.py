@@ -5,10 +5,12 @@ The key names all that the results depend on, so what a killed run had learned i
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 from datetime import date
 from pathlib import Path
+from pickle import UnpicklingError
 
 import torch
 
@@ -59,6 +61,15 @@ def read_graph(file: Path) -> dict:
     """What `write_graph` stored: graph, ids and more."""
     with torch.serialization.safe_globals(KINDS):
         return torch.load(file, weights_only=True)
+
+
+def is_whole(file: Path) -> bool:
+    """Whether a `.json` or `.pt` file is there and can be read; what a killed run left is used again only then."""
+    try:
+        json.loads(file.read_text()) if file.suffix == ".json" else torch.load(file, weights_only=True)
+    except (OSError, ValueError, RuntimeError, EOFError, UnpicklingError):
+        return False
+    return True
 
 
 def discard(home: Path, as_of: date | None = None) -> None:

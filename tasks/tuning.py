@@ -5,9 +5,8 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures import as_completed
 from dataclasses import asdict
-from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +17,7 @@ from models.baselines import BASELINES, Parameters
 from models.graph import Graph
 from models.settings import ModelSettings
 from models.tuning import Tuned, tune
+from tasks.processes import side_by_side
 from tasks.runs import digest
 
 
@@ -60,7 +60,7 @@ def tuned(
             options[name] = found["options"]
         else:
             missing.append(identity)
-    with ProcessPoolExecutor(max_workers=processes, mp_context=get_context("spawn")) as pool:
+    with side_by_side(processes) as pool:
         running = {
             pool.submit(_tune, graph, horizon_days, repeats, identity["baseline"], settings, top_k): identity
             for identity in missing

@@ -28,8 +28,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from tasks.errors import AlmanacError, ContractError, DataRefused, RejectLimitError, RunError
-from tasks.ingest import land, load
 from tasks.home import check_request, claim_home
+from tasks.ingest import land, load
 from tasks.sources import Source, load_source
 from tasks.transform import build_staging
 from tasks.validate import SUITES, validate_delivery, validate_staging

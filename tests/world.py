@@ -40,7 +40,7 @@ def planted(table: str, **parameters: Any) -> pl.DataFrame:
 def adapted(table: str, folder: Path) -> pl.DataFrame:
     """What the shop's adapter makes of a file, on the connection that the ingest uses."""
     with connect() as adapter:
-        restrict(adapter, folder, folder)
+        restrict(adapter, folder)
         return adapter.sql(read_select(load_source("shop").every_select[table][0], adapter)).pl()
 
 
