@@ -7,7 +7,7 @@ export ALMANAC_DATA ?= $(abspath ../shared/data)
 endif
 BIN := .venv/bin
 
-.PHONY: setup demo test check format bench bench-quality corrupt clean
+.PHONY: setup demo test check format bench bench-quality corrupt chaos clean
 
 setup: .venv/installed
 
@@ -20,7 +20,7 @@ demo: setup
 	$(BIN)/almanac demo
 
 test: setup
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2 --dist loadfile
 
 check: setup
 	$(BIN)/ruff check .
@@ -45,6 +45,9 @@ bench-quality: setup
 
 corrupt: setup
 	$(BIN)/python -m benchmarks.corrupt
+
+chaos: setup
+	$(BIN)/python -m benchmarks.chaos
 
 clean:
 	rm -rf .venv .almanac .almanac-demo

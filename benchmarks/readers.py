@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import multiprocessing
+import os
 import shutil
 import sys
 import tempfile
@@ -16,6 +17,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from datetime import timedelta
+from functools import partial
 from multiprocessing.queues import Queue
 from multiprocessing.synchronize import Event
 from pathlib import Path
@@ -30,7 +32,7 @@ from benchmarks.marked_lists import FIRST_DATE, MarkedHome
 
 READERS = 4  # of each kind
 HELD_READS = 25  # by one connection, before it is given up
-PAUSE_SECONDS = 0.05  # between two reads: nine busy processes on few cores would measure how they share them
+PAUSE_SECONDS = 0.1  # between two reads
 HISTORY_DAYS = 5
 LONG_WAIT_SECONDS = 1.0
 SIZE: dict[str, Any] = {"users": 100, "items": 60, "top_k": 10}
@@ -60,21 +62,24 @@ left join latest_runs as runs on lists.as_of = runs.as_of and lists.reason_item_
 ROWS = 2 * SIZE["users"] * SIZE["top_k"]
 EXPECTED = {"lists": ROWS, "history": ROWS, "similar": SIZE["items"] * SIZE["top_k"], "gate": 1, "log": 1, "quality": 8}
 EXPECTED |= {"reach": ROWS, "astray": 0}
-Read = Callable[[], list[tuple[Any, ...]]]
+Read = tuple[Callable[[], list[tuple[Any, ...]]], tuple[int, ...]]  # a query, and the processes that work on it
 
 
 class Tally(Counter[str]):
-    """reads, errors, mixed, backwards, waits; the longest wait in seconds; the first things that went wrong."""
+    """reads, errors, mixed, backwards, waits; the longest wait in seconds; the first things that went wrong.
+
+    A wait is the time that a read took, less what its processes stood in line for a processor that others held.
+    """
 
     def __init__(self) -> None:
         super().__init__()
         self.longest, self.newest, self.wrong = 0.0, "", list[str]()
 
-    def note(self, read: Callable[[], str]) -> None:
-        """Counts one read, which returns the run it saw, and what was wrong with it."""
-        start = time.perf_counter()
+    def note(self, read: Callable[[], tuple[str, float]]) -> None:
+        """Counts one read, which returns the run it saw and its seconds in line, and what was wrong with it."""
+        start, in_line = time.perf_counter(), 0.0
         try:
-            run = read()
+            run, in_line = read()
             self["backwards"] += run < self.newest
             self.newest = max(run, self.newest)
         except AssertionError as mixed:
@@ -83,10 +88,16 @@ class Tally(Counter[str]):
         except Exception as error:
             self["errors"] += 1
             self.wrong.append(f"{type(error).__name__}: {error}")
-        took = time.perf_counter() - start
+        waited = time.perf_counter() - start - in_line
         self["reads"] += 1
-        self["waits"] += took > LONG_WAIT_SECONDS
-        self.longest = max(self.longest, took)
+        self["waits"] += waited > LONG_WAIT_SECONDS
+        self.longest = max(self.longest, waited)
+
+
+def seconds_in_line(processes: tuple[int, ...]) -> float:
+    """How long processes could have run but had no processor, since they began; 0 where Linux does not tell."""
+    stats = [Path(f"/proc/{process}/schedstat") for process in processes]
+    return sum(int(stat.read_text().split()[1]) for stat in stats if stat.exists()) / 1e9
 
 
 def seen(rows: list[tuple[Any, ...]]) -> str:
@@ -102,7 +113,7 @@ def seen(rows: list[tuple[Any, ...]]) -> str:
 def file_reader(link: str) -> Iterator[Read]:
     """As a DuckDB client connects."""
     with duckdb.connect(link, read_only=True, config={"threads": 1}) as connection:
-        yield lambda: connection.execute(MARKS).fetchall()
+        yield lambda: connection.execute(MARKS).fetchall(), (os.getpid(),)
 
 
 @contextmanager
@@ -112,12 +123,12 @@ def postgres_reader(url: str) -> Iterator[Read]:
         f"{url}{'&' if '?' in url else '?'}options=-csearch_path%3Dalmanac", autocommit=True
     ) as connection:
 
-        def read() -> list[tuple[Any, ...]]:
+        def execute(query: str) -> list[tuple[Any, ...]]:
             with connection.cursor() as cursor:
-                cursor.execute(MARKS)
+                cursor.execute(query)
                 return cursor.fetchall()
 
-        yield read
+        yield lambda: execute(MARKS), (os.getpid(), execute("select pg_backend_pid()")[0][0])
 
 
 def read_on(kind: str, place: str, stop: Event, results: Queue[Any]) -> None:
@@ -125,14 +136,19 @@ def read_on(kind: str, place: str, stop: Event, results: Queue[Any]) -> None:
     connect = {"serving file": file_reader, "PostgreSQL": postgres_reader}[kind]
     new, held = Tally(), Tally()
 
-    def anew() -> str:
-        with connect(place) as read:
-            return seen(read())
+    def anew() -> tuple[str, float]:
+        before = seconds_in_line((os.getpid(),))
+        with connect(place) as (read, processes):
+            return seen(read()), seconds_in_line(processes) - before
+
+    def again(read: Callable[[], list[tuple[Any, ...]]], processes: tuple[int, ...]) -> tuple[str, float]:
+        before = seconds_in_line(processes)
+        return seen(read()), seconds_in_line(processes) - before
 
     while not stop.is_set():
-        with connect(place) as read:
+        with connect(place) as opened:
             for _ in range(HELD_READS):
-                held.note(lambda read=read: seen(read()))
+                held.note(partial(again, *opened))
                 new.note(anew)
                 time.sleep(PAUSE_SECONDS)
                 if stop.is_set():
@@ -144,7 +160,7 @@ def read_on(kind: str, place: str, stop: Event, results: Queue[Any]) -> None:
 def publish_often(marked: MarkedHome, publishes: int, url: str) -> list[float]:
     """Seconds of each publish; every second one replaces the date of the one before."""
     took = []
-    for version in tqdm(range(1, publishes + 1), desc="publishes", disable=False):
+    for version in tqdm(range(1, publishes + 1), desc="publishes", disable=None):
         start = time.perf_counter()
         marked.publish(version, FIRST_DATE + timedelta(days=version // 2), url, HISTORY_DAYS)
         took.append(time.perf_counter() - start)

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from prefect import flow, task
+from prefect.cache_policies import NO_CACHE
 from tqdm import tqdm
 
 from flows.configuration import BackfillConfig
@@ -36,7 +37,7 @@ def backfill(config: BackfillConfig) -> dict[str, Any]:
     source = load_source(config.source)
     job = Job(config, source, config.home.resolve(), config.input.resolve())
     check_request(job.home, source, job.input_root)
-    with exclusive(job.home):
+    with exclusive(job.home, config.wait_minutes):
         job.begin()
         intake = Day(config.last or runs.newest_publication(job.home) or utc_now().date())
         with job.recorded(intake):
@@ -145,7 +146,7 @@ class Backlog:
                 self.days[as_of].choice = None
 
 
-@task(name="publish date", task_run_name="{as_of}")
+@task(name="publish date", task_run_name="{as_of}", cache_policy=NO_CACHE)
 def publish_date(backlog: Backlog, as_of: date) -> None:
     """Takes one date to the end; those after it learn and are scored meanwhile."""
     backlog.learn_ahead(as_of)

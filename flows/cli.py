@@ -17,6 +17,7 @@ from flows.cli_serve import serve
 from flows.cli_sources import sources
 from flows.cli_status import status
 from flows.configuration import DEFAULT_HOME, RunConfig
+from flows.secrets import kept
 from flows.terminal import (
     Device,
     Home,
@@ -104,7 +105,7 @@ def run(
             "retrain": retrain,
             "known_at": known_at,
             "publish_anyway": publish_anyway,
-            "postgres": postgres,
+            "postgres": kept(postgres, "ALMANAC_POSTGRES"),
             "notify": tuple(name.strip() for name in notify.split(",") if name.strip()),
         }
         _run(verbose, **given, memory_limit=memory_limit, temp_directory=temp_directory)

@@ -12,6 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from flows.configuration import DEFAULT_HOME, BackfillConfig
+from flows.secrets import kept
 from flows.terminal import (
     Device,
     Home,
@@ -88,7 +89,7 @@ def backfill(
             baselines=tuple(name.strip() for name in baselines.split(",")),
             diversity=diversity,
             publish_anyway=publish_anyway,
-            postgres=postgres,
+            postgres=kept(postgres, "ALMANAC_POSTGRES"),
             notify=tuple(name.strip() for name in notify.split(",") if name.strip()),
             **({"jobs": jobs} if jobs else {}),
         )

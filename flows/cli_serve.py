@@ -123,7 +123,9 @@ def _serve(config: RunConfig, schedules: Schedules, host: str, port: int) -> int
         return 0
     if server_code is not None:
         raise RunError(f"the Prefect server ended by itself (code {server_code}); {log} tells why. Then serve again")
-    return runner.returncode or 1  # it has told why
+    if runner.returncode not in (1, 2, 3):  # with these it has told why
+        raise RunError(f"the runner ended by itself (code {runner.returncode}), and all with it; serve again")
+    return runner.returncode
 
 
 def _url(host: str, port: int) -> str:

@@ -9,6 +9,7 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, model_validator
 
+from flows.secrets import REFERENCE
 from models.settings import DAILY, BaselineName, ModelName, ModelSettings
 from tasks.warehouse import MEMORY_LIMIT
 
@@ -59,8 +60,11 @@ class PublishConfig(SourceConfig):
     )
     history_days: int = Field(default=90, ge=1, description="days of lists kept in the serving file; Parquet keeps all")
     postgres: SecretStr | None = Field(
-        default=None, description="PostgreSQL to publish to as well: a URL, env:NAME or secret:BLOCK"
+        default=None,
+        description="PostgreSQL to publish to as well: env:NAME or secret:BLOCK",
+        json_schema_extra={"pattern": REFERENCE},  # in a form, whose fields Prefect stores and logs, no URL
     )
+    wait_minutes: float = Field(default=0.0, ge=0, description="how long to wait for another run on the home to end")
     notify: tuple[str, ...] = Field(default=(), description="Prefect notification blocks that are told of trouble")
 
     @property

@@ -41,7 +41,7 @@ def daily(config: RunConfig) -> dict[str, Any]:
     job = Job(config, source, config.home.resolve(), config.input.resolve())
     day = Day(config.as_of or scheduled_date(source))
     check_request(job.home, source, job.input_root)
-    with exclusive(job.home):
+    with exclusive(job.home, config.wait_minutes):
         job.begin()
         with job.recorded(day):
             job.take_in(day, day.as_of)

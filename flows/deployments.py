@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from prefect.deployments.runner import RunnerDeployment
 
 Weekday = Literal["sunday", "monday", "tuesday", "wednesday", "thursday", "friday", "saturday"]
+WAIT_MINUTES = 720  # for a run started by hand to end
 WEEKDAYS = ("sunday", "monday", "tuesday", "wednesday", "thursday", "friday", "saturday")  # as cron counts them
 
 
@@ -58,11 +59,11 @@ def deployments(config: RunConfig, schedules: Schedules) -> dict[str, list[Runne
     from flows.daily import daily
     from flows.health import health
 
-    retrain = {"retrain": schedules.retrain}
+    retrain = {"retrain": schedules.retrain, "wait_minutes": WAIT_MINUTES}
     watched = {"home": str(config.home), "notify": list(config.notify)}
     made = {
         "daily": (daily, stated(config, RunConfig) | retrain, "The lists of the day"),
-        "retrain": (daily, stated(config, RunConfig) | {"retrain": "daily"}, "The lists of the day, from a new model"),
+        "retrain": (daily, stated(config, RunConfig) | {"retrain": "daily", "wait_minutes": WAIT_MINUTES}, "The lists of the day, from a new model"),
         "backfill": (backfill, stated(config, BackfillConfig) | retrain, "The lists of many dates, chosen in the form"),
         "health": (health, watched, "Fails when lists are late or the last run went wrong"),
     }

@@ -39,7 +39,7 @@ def main() -> None:
 
 
 def _end_with_parent() -> None:
-    sys.stdin.buffer.read()
+    os.read(0, 1)  # comes back at the end of the pipe; sys.stdin would hold a lock when the interpreter ends
     os.kill(os.getpid(), signal.SIGTERM)
 
 
@@ -47,7 +47,8 @@ async def run_what_is_due(config: dict[str, Any], schedules: dict[str, Any], url
     """Gives the server the deployments and runs what is due or asked for in the UI, until told to stop."""
     from prefect.runner import Runner
 
-    tempfile.tempdir = os.environ["PREFECT_HOME"]  # a runner makes runner_storage there; in /tmp another user may own it
+    # A runner makes runner_storage in the temporary folder; the one in /tmp may belong to another user.
+    tempfile.tempdir = os.environ["PREFECT_HOME"]
     queues = deployments(RunConfig.model_validate(config), Schedules.model_validate(schedules))
     await _server_is_up(url)
     await _close_interrupted_runs()

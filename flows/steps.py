@@ -26,6 +26,7 @@ from tasks.sources import Source
 from tasks.status import write_status
 
 logger = logging.getLogger("almanac")
+logger.setLevel(logging.INFO)  # so that the seconds of each step reach the log of a run on a server, too
 EVENTS: dict[str, Event] = {
     "published": "run.published",
     "held": "run.held",

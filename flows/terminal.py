@@ -87,6 +87,7 @@ def ready(config: SourceConfig, verbose: bool) -> tuple[Source, Path]:
 
 def prepare_prefect(home: Path, verbose: bool) -> None:
     """Points Prefect at the home for its state; call it before Prefect is first imported."""
+    os.umask(os.umask(0o077) | 0o002)  # what this process makes, not everybody can write
     home.mkdir(parents=True, exist_ok=True)
     (home / "prefect").mkdir(mode=0o700, exist_ok=True)
     (home / "prefect").chmod(0o700)  # its database holds parameters and samples of lists

@@ -118,7 +118,11 @@ class NetworkRanker:
         if not len(users):
             return [], torch.full_like(items, NONE), torch.full_like(items, NONE)
         head = LISTS.index(list_name)
-        _ = self.items, self.average, self.network.filter_weight()[head] and self.filter_mean  # once, before the threads
+        _ = (
+            self.items,
+            self.average,
+            self.network.filter_weight()[head] and self.filter_mean,
+        )  # once, before the threads
 
         @torch.no_grad()
         def explained(part: Tensor) -> tuple[list[str], Tensor, Tensor]:

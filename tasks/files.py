@@ -12,6 +12,7 @@ import re
 import unicodedata
 import zlib
 from dataclasses import dataclass
+from itertools import groupby
 from pathlib import Path
 from typing import IO
 
@@ -143,9 +144,10 @@ def plain(text: str, length: int = 80) -> str:
 
 def literal(text: str) -> str:
     """A SQL string; signs that cannot be seen, or that a text file changes, are written as their numbers."""
-    parts = re.split(r"([\t\r])", text)
+    runs = [(is_seen, "".join(signs)) for is_seen, signs in groupby(text, str.isprintable)]
     written = [
-        f"chr({ord(part)})" if part in ("\t", "\r") else "'" + part.replace("'", "''") + "'" for part in parts if part
+        "'" + run.replace("'", "''") + "'" if is_seen else " || ".join(f"chr({ord(sign)})" for sign in run)
+        for is_seen, run in runs
     ]
     return " || ".join(written) or "''"
 

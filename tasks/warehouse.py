@@ -12,6 +12,7 @@ import json
 import os
 import shutil
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -130,14 +131,22 @@ def restrict(connection: DuckDBPyConnection, input_root: Path) -> None:
 
 
 @contextmanager
-def exclusive(home: Path) -> Iterator[None]:
-    """Holds `<home>/lock` for as long as this process writes; the kernel frees it when the process dies."""
+def exclusive(home: Path, wait_minutes: float = 0.0) -> Iterator[None]:
+    """Holds `<home>/lock` for as long as this process writes; the kernel frees it when the process dies.
+
+    Raises `UsageError` where another process holds it still after so many minutes.
+    """
+    deadline = time.monotonic() + 60 * wait_minutes
     home.mkdir(parents=True, exist_ok=True)
     with (home / "lock").open("a") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise UsageError(f"another run is writing to {home}; wait for it to end, then try again") from error
+        while True:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError as error:
+                if time.monotonic() >= deadline:
+                    raise UsageError(f"another run is writing to {home}; wait for it to end, then try again") from error
+                time.sleep(1)
         yield
 
 

@@ -26,7 +26,7 @@ from tasks.errors import RunError, UsageError
 from tests.conftest import Published
 from tests.world import write_world
 
-SERVE = [sys.executable, "-c", "import typer; from flows.cli_serve import serve; typer.run(serve)"]
+SERVE = [sys.executable, "-m", "flows.cli", "serve"]
 SMALL = {"users": 60, "items": 40, "days": 200}
 FAST = {"epochs": 1, "dimension": 16, "snapshot_count": 5}
 AS_OF = "2021-07-20"  # the day after the last of the small shop
