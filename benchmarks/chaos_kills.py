@@ -72,10 +72,9 @@ def at_call(call: str, part: int, parts: int, stage: Stage) -> str:
     running = stage.run(traced=TRACED, injected=f"{call}:signal=KILL:when={number}")
     running.must_end_by(signal.SIGKILL)
     assert running.tracer
-    last = [line for line in running.tracer.calls if "= ?" in line or "unfinished" in line]
-    place = str(stage.home)
-    told = last[-1].split(None, 1)[1].replace(f"{place}/", "") if last else ""
-    return f"killed {running.last_step()}, entering {told[:160]}"
+    entered = [line for line in running.tracer.calls if line.startswith(str(running.pid)) and f" {call}(" in line]
+    told = entered[-1].split(None, 1)[1].replace(f"{stage.home}/", "")
+    return f"killed {running.last_step()}, entering {call} {len(entered)}: {told[:160]}"
 
 
 def told_to_end(number: int, step: str, stage: Stage) -> str:
