@@ -63,7 +63,11 @@ def deployments(config: RunConfig, schedules: Schedules) -> dict[str, list[Runne
     watched = {"home": str(config.home), "notify": list(config.notify)}
     made = {
         "daily": (daily, stated(config, RunConfig) | retrain, "The lists of the day"),
-        "retrain": (daily, stated(config, RunConfig) | {"retrain": "daily", "wait_minutes": WAIT_MINUTES}, "The lists of the day, from a new model"),
+        "retrain": (
+            daily,
+            stated(config, RunConfig) | {"retrain": "daily", "wait_minutes": WAIT_MINUTES},
+            "The lists of the day, from a new model",
+        ),
         "backfill": (backfill, stated(config, BackfillConfig) | retrain, "The lists of many dates, chosen in the form"),
         "health": (health, watched, "Fails when lists are late or the last run went wrong"),
     }

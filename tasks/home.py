@@ -28,7 +28,9 @@ def check_request(home: Path, source: Source, input_root: Path) -> None:
         raise ContractError(f"{input_root} cannot be read by this user; let it read the folder and the files in it")
     for path in (input_root, home):
         if set("*?[") & set(str(path)):
-            raise UsageError(f"{path} holds *, ? or [, which the names of files are matched by; take a path without them")
+            raise UsageError(
+                f"{path} holds *, ? or [, which the names of files are matched by; take a path without them"
+            )
     place = next(path for path in (home, *home.parents) if os.path.exists(path))
     if not os.access(place, os.R_OK | os.W_OK | os.X_OK):
         raise RunError(

@@ -34,7 +34,8 @@ def publish(
                 rows = f"select * from next_{table} where as_of = date '{as_of}' order by all"
                 replace_partition(warehouse, f"mart.{table}", rows, as_of=as_of)
             warehouse.execute(
-                "update mart.runs set status = 'replaced' where as_of = $as_of and status = 'published'", {"as_of": as_of}
+                "update mart.runs set status = 'replaced' where as_of = $as_of and status = 'published'",
+                {"as_of": as_of},
             )
             warehouse.execute(
                 "update mart.runs set status = 'published', published_at = $at, stale_since = null where run_id = $run_id",

@@ -8,21 +8,25 @@ import os
 import pickle
 import shutil
 import stat
+from collections.abc import Iterator
 from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import Any
 
+import duckdb
 import pytest
 import torch
+from duckdb import DuckDBPyConnection
 
 from models.settings import ModelSettings
+from tasks.adapters import read_adapter
 from tasks.errors import ContractError, RunError
 from tasks.forgotten import make_key
 from tasks.recommend import score, train
 from tasks.registry import artifact, register
 from tasks.snapshots import is_whole, read_graph, store
 from tasks.sources import load_source
-from tasks.warehouse import connect, open_warehouse, restrict
+from tasks.warehouse import SQL, connect, open_warehouse, restrict
 from tests.conftest import Published
 from tests.tiny_source import TinySource, csv_select, event, tiny_source
 
@@ -160,24 +164,57 @@ def unseen(house: TinySource) -> TinySource:
     return house
 
 
+@pytest.fixture(scope="module")
+def restricted(house: TinySource) -> Iterator[DuckDBPyConnection]:
+    """A connection as the one on which adapters run."""
+    with connect() as connection:
+        restrict(connection, house.input)
+        connection.execute((SQL / "text_files.sql").read_text())
+        yield connection
+
+
+def asked(connection: DuckDBPyConnection, query: str, folder: Path) -> list[tuple]:
+    """What a SELECT gives where adapters run."""
+    path = folder / "items.sql"
+    path.write_text(query)
+    return connection.execute(read_adapter(path, connection)).fetchall()
+
+
 @pytest.mark.parametrize("what", OUTSIDE)
-def test_an_adapter_reads_no_file_outside_the_input(what: str, unseen: TinySource) -> None:
-    told = refused(unseen, reading(unseen, what, "items"), "items")
-    assert "cannot read the input" in told and "disabled by configuration" in told
+def test_no_file_outside_the_input_is_read(
+    what: str, house: TinySource, restricted: DuckDBPyConnection, tmp_path: Path
+) -> None:
+    with pytest.raises(duckdb.Error, match="disabled by configuration"):
+        asked(restricted, reading(house, what, "items"), tmp_path)
 
 
 @pytest.mark.parametrize("what", FOREIGN)
-def test_an_adapter_refers_to_no_table_and_calls_nothing_but_readers(what: str, unseen: TinySource) -> None:
-    assert " refers to " in refused(unseen, reading(unseen, what, "items"), "items")
+def test_no_table_is_named_and_nothing_but_readers_called(
+    what: str, house: TinySource, restricted: DuckDBPyConnection, tmp_path: Path
+) -> None:
+    with pytest.raises(ContractError, match=" refers to "):
+        asked(restricted, reading(house, what, "items"), tmp_path)
 
 
 @pytest.mark.parametrize("statement", STATEMENTS)
-def test_an_adapter_is_no_other_statement(statement: str, unseen: TinySource) -> None:
-    told = refused(unseen, statement.format(home=unseen.home, root=unseen.root), "interactions")
-    assert "must hold exactly one SELECT" in told or "is not valid SQL" in told
+def test_no_other_statement_is_an_adapter(
+    statement: str, house: TinySource, restricted: DuckDBPyConnection, tmp_path: Path
+) -> None:
+    with pytest.raises(ContractError, match="must hold exactly one SELECT|is not valid SQL"):
+        asked(restricted, statement.format(home=house.home, root=house.root), tmp_path)
 
 
-def test_an_adapter_may_use_readers_words_generators_and_what_it_defines(unseen: TinySource) -> None:
+@pytest.mark.parametrize(
+    "what", [OUTSIDE[0], OUTSIDE[12], OUTSIDE[17], FOREIGN[0], FOREIGN[7], FOREIGN[-3], FOREIGN[-1]]
+)
+def test_a_run_refuses_such_a_select_and_nothing_is_read_or_written(what: str, unseen: TinySource) -> None:
+    told = refused(unseen, reading(unseen, what, "items"), "items")
+    assert " refers to " in told if what in FOREIGN else "disabled by configuration" in told
+
+
+def test_readers_their_words_generators_and_what_a_select_defines_are_fine(
+    house: TinySource, restricted: DuckDBPyConnection, tmp_path: Path
+) -> None:
     good = [
         "(with a as (select 1), b as (from a) from b join a on true)",
         "(with recursive a as (select 1 as n union all select n + 1 from a where n < 3) from a)",
@@ -191,13 +228,8 @@ def test_an_adapter_may_use_readers_words_generators_and_what_it_defines(unseen:
         "(unpivot (select 1 as a, 2 as b) on a, b)",
         "glob(getvariable('input') || '/*.csv')",
     ]
-    path = unseen.root / "source" / "items.sql"
-    try:
-        for what in good:
-            path.write_text(reading(unseen, what, "items"))
-            assert unseen.land(AS_OF)["items"] >= 0
-    finally:
-        path.write_text(csv_select("items"))
+    for what in good:
+        assert asked(restricted, reading(house, what, "items"), tmp_path)
 
 
 def test_the_connection_of_adapters_writes_and_opens_nothing_outside_even_without_the_check(tmp_path: Path) -> None:
