@@ -44,10 +44,16 @@ def lists_of(length: int) -> Kind:
 
 
 def chosen(ranker: str) -> Kind:
-    """The gate chose a baseline."""
+    """The gate chose a baseline, which did as well on the holdouts as what was published did."""
 
     def make(bench: Bench) -> None:
-        bench.execute(f"update scored.gate set ranker = '{ranker}' where as_of = {{as_of}}")
+        bench.execute(
+            f"update scored.metrics as its set value = best.value from (select list, ranker, holdout_date, metric, value"
+            f" from scored.metrics where as_of = {{as_of}}) as best join scored.gate as gate on best.list = gate.list and"
+            f" best.ranker = gate.ranker and gate.as_of = {{as_of}} where its.ranker = '{ranker}' and its.list = best.list"
+            f" and its.as_of = {{as_of}} and its.holdout_date = best.holdout_date and its.metric = best.metric",
+            f"update scored.gate set ranker = '{ranker}' where as_of = {{as_of}}",
+        )
         bench.write(bench.all_scores(bench.baseline(ranker)), ranker=ranker)
 
     return make

@@ -200,7 +200,7 @@ def test_no_table_is_named_and_nothing_but_readers_called(
 def test_no_other_statement_is_an_adapter(
     statement: str, house: TinySource, restricted: DuckDBPyConnection, tmp_path: Path
 ) -> None:
-    with pytest.raises(ContractError, match="must hold exactly one SELECT|is not valid SQL"):
+    with pytest.raises(ContractError, match=r"must hold exactly one SELECT|is not valid SQL"):
         asked(restricted, statement.format(home=house.home, root=house.root), tmp_path)
 
 

@@ -1,7 +1,8 @@
 -- One row per window: the share of what a user first had in it that is in the first ten of for_you, beyond what another
 -- user's list would show of it, averaged over users.
 -- key: measure
--- The windows are the last horizon and the last four. Of a user with more than ten such items, ten are asked for.
+-- The windows are the last horizon and the last four. Of a user with more than ten such items, ten are asked for. An item
+-- that more than a quarter of these users first had then, as in a sale, tells nothing of any of them and is left out.
 -- Nobody with such items, or no repeats: no row.
 with first_had as (
     select
@@ -38,17 +39,44 @@ shown as (
     group by item_index
 ),
 
-found as (
+fresh as (
     select
         windows.window_days,
         first_had.user_index,
-        (count(listed.item_index) - coalesce(sum(shown.user_share), 0)) / least(10, count(*)) as found_share,
+        first_had.item_index,
     from windows
     inner join first_had on windows.window_days >= first_had.age_days
+    where getvariable('repeats')
+),
+
+user_counts as (
+    select
+        window_days,
+        count(distinct user_index) as user_count,
+    from fresh
+    group by window_days
+),
+
+common as (
+    select
+        fresh.window_days,
+        fresh.item_index,
+    from fresh
+    inner join user_counts using (window_days)
+    group by fresh.window_days, fresh.item_index
+    having count(*) > 0.25 * any_value(user_counts.user_count)
+),
+
+found as (
+    select
+        fresh.window_days,
+        fresh.user_index,
+        (count(listed.item_index) - coalesce(sum(shown.user_share), 0)) / least(10, count(*)) as found_share,
+    from fresh
+    anti join common using (window_days, item_index)
     left join listed using (user_index, item_index)
     left join shown using (item_index)
-    where getvariable('repeats')
-    group by windows.window_days, first_had.user_index
+    group by fresh.window_days, fresh.user_index
 )
 
 select
