@@ -197,7 +197,9 @@ def exists(connection: DuckDBPyConnection, table: str) -> bool:
 
 def append(connection: DuckDBPyConnection, table: str, query: str, **parameters: object) -> None:
     """Inserts the rows of a SELECT by column name; the table, and columns new to it, are made first."""
-    connection.execute(f"create table if not exists {table} as select * from ({query}) limit 0", parameters or None)
+    if not exists(connection, table):  # with its rows: DuckDB 2.0 loses many added later to a table new in a transaction
+        connection.execute(f"create table {table} as {query}", parameters or None)
+        return
     known = {row[0] for row in connection.execute(f"describe {table}").fetchall()}
     for column, kind, *_ in connection.execute(f"describe {query}", parameters or None).fetchall():
         if column not in known:
