@@ -70,12 +70,12 @@ def migrate(home: Path) -> None:
     """Brings the durable tables of a home of an earlier schema up to date, all or nothing; twice does no more than once."""
     if int(read_home(home).get("schema_version", 1)) >= SCHEMA_VERSION:
         return
-    from tasks.registry import ensure_registry  # takes torch along
-
     with open_warehouse(home) as warehouse, transaction(warehouse):
         if exists(warehouse, "raw.deliveries"):
             ensure_deliveries(warehouse)
         if exists(warehouse, "mart.runs"):
+            from tasks.registry import ensure_registry  # takes torch along
+
             ensure_runs(warehouse)
             ensure_registry(warehouse)
             if exists(warehouse, "mart.gate"):

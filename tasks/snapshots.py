@@ -28,7 +28,8 @@ Ids = tuple[list[str], list[str], list[str]]
 
 def folder_of(home: Path, source: Source, as_of: date, *parts: object) -> Path:
     """Where the date is worked on; parts: what else its results depend on, its data among them."""
-    return home / "work" / f"{as_of}-{digest(source.model_dump_json(), code_version(), *parts)}"
+    settings = source.model_dump_json(exclude={"gate", "health"})
+    return home / "work" / f"{as_of}-{digest(settings, code_version(), *parts)}"
 
 
 def store(home: Path, source: Source, as_of: date, folder: Path) -> None:

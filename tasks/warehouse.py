@@ -197,7 +197,8 @@ def exists(connection: DuckDBPyConnection, table: str) -> bool:
 
 def append(connection: DuckDBPyConnection, table: str, query: str, **parameters: object) -> None:
     """Inserts the rows of a SELECT by column name; the table, and columns new to it, are made first."""
-    if not exists(connection, table):  # with its rows: DuckDB 2.0 loses many added later to a table new in a transaction
+    # made with its rows: DuckDB 2.0 loses many that are added later to a table new in the transaction
+    if not exists(connection, table):
         connection.execute(f"create table {table} as {query}", parameters or None)
         return
     known = {row[0] for row in connection.execute(f"describe {table}").fetchall()}
