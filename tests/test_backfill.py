@@ -163,7 +163,7 @@ def test_a_correction_marks_the_dates_after_it_and_stale_repairs_just_these(
         rows(home, "select 1 from mart.publications join mart.runs using (run_id) where stale_since is not null")
     )
     assert backfilled(files, home, first=None, last=None, stale=True)["published"] == []
-    backfilled(files, tmp_path / "fresh", first=DATES[1], last=DATES[2])
+    backfilled(files, tmp_path / "fresh", first=DATES[0], last=DATES[2])  # the gate looks at what the date before published
     on = pl.col("as_of").is_in(DATES[1:3])
     assert_frame_equal(
         published_lists(home).filter(on), published_lists(tmp_path / "fresh").filter(on), check_exact=True
