@@ -60,7 +60,7 @@ def main(wanted: list[str]) -> None:
     """Prints one table per data set and list, best first."""
     for name in wanted:
         benchmark, home = BENCHMARKS[name], HOMES / name.split("-mondays")[0]
-        files = _input(benchmark, home)
+        files = input_folder(benchmark, home)
         prepare_prefect(HOMES.resolve(), verbose=False)
         from flows.backtest import rolling
 
@@ -70,7 +70,7 @@ def main(wanted: list[str]) -> None:
         _print(name, done)
 
 
-def _input(benchmark: Benchmark, home: Path) -> Path:
+def input_folder(benchmark: Benchmark, home: Path) -> Path:
     """The data set's folder, or a copy of it together with its knowledge graph."""
     folder = Path(os.environ["ALMANAC_DATA"]) / benchmark.folder
     if benchmark.knowledge is None:

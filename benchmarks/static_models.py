@@ -31,6 +31,7 @@ GRIDS: dict[str, dict[str, Grid]] = {
         "graph_filter": {"rank": (32, 64), "low_pass": (0.3, 1.0), "item_power": (0.4, 0.5)},
         "ials": {"factors": (128,), "unobserved": (0.2, 0.3), "ridge": (0.016, 0.024), "star_power": STAR_POWERS},
         "lightgcn": {"dimension": (128,), "temperature": (0.2,), "epochs": (60, 90), "star_power": STAR_POWERS},
+        "ngcf": {"layers": (1, 2), "epochs": (80, 160), "temperature": (0.2,), "head": (0.0,)},
         "implicit_als": {"factors": (64, 128), "alpha": (1, 3, 10), "regularization": (3, 10, 30, 100)},
         "implicit_bpr": {"factors": (64,), "learning_rate": (0.01, 0.03), "regularization": (0.01, 0.03, 0.1)},
         "implicit_cosine": {"K": (20, 50, 100, 200)},

@@ -20,7 +20,7 @@ from flows.steps import Day, Job, status_of, utc_now
 from tasks import recommend, runs, snapshots
 from tasks.errors import DataRefused, GateHeld, RunError
 from tasks.home import check_request
-from tasks.processes import side_by_side
+from tasks.processes import side_by_side, stop
 from tasks.registry import plan_training
 from tasks.sources import load_source
 from tasks.warehouse import exclusive
@@ -175,7 +175,7 @@ def _closed(backlog: Backlog) -> Iterator[None]:
     try:
         yield
     except BaseException as error:
-        backlog.pool.shutdown(wait=True, cancel_futures=True)
+        stop(backlog.pool)
         for as_of, day in sorted(backlog.days.items()):
             if "publish" not in day.seconds and as_of not in backlog.held:
                 backlog.job.close(day, "failed", f"{type(error).__name__}: {error}")

@@ -19,9 +19,11 @@ from flows.cli_status import status
 from flows.configuration import DEFAULT_HOME, RunConfig
 from flows.secrets import kept
 from flows.terminal import (
+    DAILY_MODELS,
     Device,
     Home,
     KnownAt,
+    Models,
     Notify,
     Postgres,
     PublishAnyway,
@@ -33,9 +35,9 @@ from flows.terminal import (
     query,
     ready,
     reported,
+    rivals,
     say,
 )
-from models.settings import DAILY
 from tasks.errors import UsageError
 from tasks.files import plain
 from tasks.warehouse import MEMORY_LIMIT
@@ -73,7 +75,7 @@ def run(
         str, typer.Option(help="Most memory DuckDB takes; it spills to disk beyond.")
     ] = MEMORY_LIMIT,
     temp_directory: Annotated[Path | None, typer.Option(help="Where DuckDB spills; default <home>/spill.")] = None,
-    baselines: Annotated[str, typer.Option(help="What the model has to beat, by name, with commas.")] = ",".join(DAILY),
+    models: Models = DAILY_MODELS,
     diversity: Annotated[
         float, typer.Option(min=0, max=0.99, help="How much the rows of a list may not resemble each other.")
     ] = 0.0,
@@ -99,7 +101,7 @@ def run(
             "home": home,
             "top_k": top_k,
             "device": device,
-            "baselines": tuple(name.strip() for name in baselines.split(",")),
+            "baselines": rivals(models),
             "diversity": diversity,
             "warm_start": warm_start,
             "retrain": retrain,

@@ -11,7 +11,7 @@ from rich.table import Table
 
 from flows.configuration import DEFAULT_HOME, BacktestConfig
 from flows.terminal import Home, Verbose, configured, console, ready, reported, say
-from models.settings import DAILY, MODEL, AblationName, BaselineName, ModelName
+from models.settings import DAILY, MODEL, AblationName, BaselineName, ModelName, NetworkName
 from tasks.errors import UsageError
 from tasks.warehouse import MEMORY_LIMIT
 
@@ -93,7 +93,11 @@ def _words(text: str) -> list[str]:
 
 def _models(text: str) -> tuple[str, ...]:
     """Names as listed, each once; a word may stand for a group of them."""
-    groups = {"baselines": get_args(BaselineName), "ablations": get_args(AblationName)}
+    groups = {
+        "baselines": get_args(BaselineName),
+        "networks": get_args(NetworkName),
+        "ablations": get_args(AblationName),
+    }
     groups["all"] = (MODEL, *groups["baselines"], *groups["ablations"])
     named = tuple(dict.fromkeys(name for word in _words(text) for name in groups.get(word, (word,))))
     known = get_args(ModelName)

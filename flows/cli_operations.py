@@ -14,9 +14,11 @@ from rich.text import Text
 from flows.configuration import DEFAULT_HOME, BackfillConfig
 from flows.secrets import kept
 from flows.terminal import (
+    DAILY_MODELS,
     Device,
     Home,
     KnownAt,
+    Models,
     Notify,
     Postgres,
     PublishAnyway,
@@ -27,9 +29,9 @@ from flows.terminal import (
     console,
     ready,
     reported,
+    rivals,
     say,
 )
-from models.settings import DAILY
 from tasks.errors import UsageError
 from tasks.files import plain
 from tasks.warehouse import MEMORY_LIMIT
@@ -55,7 +57,7 @@ def backfill(
     memory_limit: Annotated[
         str, typer.Option(help="Most memory DuckDB takes; it spills to disk beyond.")
     ] = MEMORY_LIMIT,
-    baselines: Annotated[str, typer.Option(help="What the model has to beat, by name, with commas.")] = ",".join(DAILY),
+    models: Models = DAILY_MODELS,
     diversity: Annotated[
         float, typer.Option(min=0, max=0.99, help="How much the rows of a list may not resemble each other.")
     ] = 0.0,
@@ -86,7 +88,7 @@ def backfill(
             known_at=known_at,
             top_k=top_k,
             device=device,
-            baselines=tuple(name.strip() for name in baselines.split(",")),
+            baselines=rivals(models),
             diversity=diversity,
             publish_anyway=publish_anyway,
             postgres=kept(postgres, "ALMANAC_POSTGRES"),

@@ -10,7 +10,7 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, model_validator
 
 from flows.secrets import REFERENCE
-from models.settings import DAILY, BaselineName, ModelName, ModelSettings
+from models.settings import DAILY, ModelName, ModelSettings, RivalName
 from tasks.warehouse import MEMORY_LIMIT
 
 DEFAULT_HOME = Path(".almanac")
@@ -46,7 +46,7 @@ class PublishConfig(SourceConfig):
     warm_start: bool = Field(
         default=False, description="train on from the newest artifact of an earlier date instead of anew"
     )
-    baselines: tuple[BaselineName, ...] = Field(
+    baselines: tuple[RivalName, ...] = Field(
         default=DAILY, min_length=1, description="what the model has to beat, and what is published where it does not"
     )
     retrain: Literal["daily", "weekly", "never"] = Field(

@@ -17,6 +17,7 @@ from rich.console import Console
 from rich.logging import RichHandler
 
 from flows.configuration import SourceConfig
+from models.settings import DAILY
 from tasks.errors import AlmanacError, UsageError, harmless
 
 if TYPE_CHECKING:
@@ -31,6 +32,15 @@ Retrain = Annotated[
     Literal["daily", "weekly", "never"],
     typer.Option(help="Train for each date, once the newest model is a week old, or not at all."),
 ]
+Models = Annotated[
+    str,
+    typer.Option(
+        "--models",
+        "--baselines",
+        help="Judged beside Almanac's model, by name, with commas; the holdouts choose what serves each list.",
+    ),
+]
+DAILY_MODELS = ",".join(DAILY)
 KnownAt = Annotated[
     Literal["event", "load"],
     typer.Option(help="event: all rows dated before the date; load: of these, what had arrived by then."),
@@ -116,3 +126,8 @@ def query(home: Path, query: str, **parameters: object) -> tuple[list[str], list
 def say(text: str) -> None:
     """Prints words of the data as they are: no markup, no line breaks, nothing that a terminal acts on."""
     console.print(harmless(text), markup=False, highlight=False, soft_wrap=True)
+
+
+def rivals(models: str) -> tuple[str, ...]:
+    """The names of `--models`; Almanac's own model is always judged and need not be named."""
+    return tuple(name for name in map(str.strip, models.split(",")) if name and name != "almanac")

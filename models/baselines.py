@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
 from inspect import signature
+from typing import get_args
 
 import torch
 from torch import Tensor
@@ -22,7 +23,7 @@ from models.propagation import offsets, ranges
 from models.ranking import Ranker
 from models.seasonal import fit_seasonal, segment_counts
 from models.sequence import fit_sequence
-from models.settings import ModelSettings
+from models.settings import ModelSettings, NetworkName
 from models.training import fit
 
 FOREVER = 1e4  # horizons; finite, so that JSON has it
@@ -186,6 +187,32 @@ def _fit_knn(
     return lambda now: Neighbours("item_knn", now, half_life * horizon_days, weights)
 
 
+def _fit_network(
+    graph: Graph,
+    horizon_days: int,
+    settings: ModelSettings,
+    half_life: float,
+    season: float = 0.0,
+    dimension: int = 64,
+    layers: int = 2,
+    epochs: int = 4,
+    head: float = 1.0,
+    temperature: float = 0.12,
+    *,
+    name: str,
+) -> Refresh:
+    from models.networks.training import fit_network  # takes PyG along, and reads this module
+
+    own = {
+        "dimension": int(dimension),
+        "layers": int(layers),
+        "epochs": int(epochs),
+        "head": head,
+        "temperature": temperature,
+    }
+    return fit_network(graph, horizon_days, settings, half_life, season, **own, name=name)
+
+
 WINDOWS = {"window": (4, 13, 26, 52, FOREVER)}
 DECAYS = {"half_life": (0.5, 1.0, 2.0, 4.0, 8.0, 13.0, 26.0, 52.0, FOREVER)} | WINDOWS
 FACTORS = {"dimension": (32, 64, 128), "ridge": (1e-3, 3e-3, 1e-2), "learning_rate": (3e-3, 1e-2, 3e-2)}
@@ -249,4 +276,14 @@ BASELINES: dict[str, Baseline] = {
         fit_sequence,
         DECAYS | {"length": (20, 50, 100), "temperature": (0.07, 0.1, 0.15), "steps": (200, 400, 800)},
     ),
+}
+NETWORK_SPACE = DECAYS | {
+    "season": (0.0, 0.3, 1.0),
+    "layers": (1, 2, 3),
+    "dimension": (32, 64, 128),
+    "epochs": (2, 4, 8),
+}
+BASELINES |= {
+    name: Baseline(_half_lives(4.0, 13.0), partial(_fit_network, name=name), NETWORK_SPACE)
+    for name in get_args(NetworkName)
 }

@@ -19,7 +19,7 @@ from models.metrics import METRICS, coverage, hits, paired_difference
 from models.network import LISTS, Finish, Network, served_lists
 from models.network_ranker import NetworkRanker, learn_filter
 from models.ranking import Ranker, top_k
-from models.settings import DAILY, MODEL, BaselineName, ModelSettings
+from models.settings import DAILY, MODEL, ModelSettings, RivalName
 from models.timeline import Timeline
 from models.training import Progress, fit
 
@@ -131,7 +131,7 @@ def evaluate(
     settings: ModelSettings,
     k: int = 20,
     progress: Progress | None = None,
-    baselines: tuple[BaselineName, ...] = DAILY,
+    baselines: tuple[RivalName, ...] = DAILY,
 ) -> Evaluation:
     """Trains once before the first holdout, refreshes the graph at each, and measures NDCG and more at k.
 
@@ -140,7 +140,7 @@ def evaluate(
     """
     names = served_lists(repeats)
     holdouts, back_days = last_holdouts(graph, horizon_days, names[0], settings.seed)
-    contenders: list[BaselineName] = [name for name in baselines if graph.item_count <= BASELINES[name].most_items]
+    contenders: list[RivalName] = [name for name in baselines if graph.item_count <= BASELINES[name].most_items]
     trials = {name: Trials() for name in (MODEL, *contenders)}
     done, total = 0, settings.epochs + len(_hops(graph, settings)) + len(contenders)
 

@@ -18,6 +18,28 @@ BaselineName = Literal[
     "time_mf",
     "sequence",
 ]
+NetworkName = Literal[
+    "gcn",
+    "gat",
+    "graphsage",
+    "graphsage_max",
+    "graphsage_lstm",
+    "edge_sage",
+    "lightgcn_ahead",
+    "lightgcn_alpha",
+    "ngcf",
+    "pinsage",
+    "rgcn",
+    "han",
+    "hgt",
+    "kgat",
+    "social_gcn",
+    "ggnn",
+    "mpnn",
+    "tgn",
+    "content_gnn",
+    "sequence_gnn",
+]
 AblationName = Literal[
     "almanac without decay",
     "almanac with one half-life",
@@ -30,9 +52,10 @@ AblationName = Literal[
     "almanac without hops",
     "almanac without calibration",
 ]
-ModelName = Literal["almanac", "published", BaselineName, AblationName]
+RivalName = Literal[BaselineName, NetworkName]  # what may be judged beside the model, and served where it is better
+ModelName = Literal["almanac", "published", RivalName, AblationName]
 MODEL = "almanac"
-DAILY: tuple[BaselineName, ...] = get_args(DailyBaseline)  # judged unless told else: seconds each, yet hard to beat
+DAILY: tuple[RivalName, ...] = get_args(DailyBaseline)  # judged unless told else: seconds each, yet hard to beat
 
 
 class ModelSettings(BaseModel):

@@ -6,7 +6,7 @@ import os
 import threading
 import time
 from concurrent.futures import ProcessPoolExecutor
-from multiprocessing import get_context
+from multiprocessing import active_children, get_context
 
 LOOK_SECONDS = 2.0
 
@@ -19,6 +19,13 @@ def side_by_side(processes: int) -> ProcessPoolExecutor:
         initializer=_end_with,
         initargs=(os.getpid(),),
     )
+
+
+def stop(pool: ProcessPoolExecutor) -> None:
+    """Ends the processes in the middle of what they do; files are written whole or not at all."""
+    pool.shutdown(wait=False, cancel_futures=True)
+    for child in active_children():
+        child.terminate()
 
 
 def _end_with(parent: int) -> None:

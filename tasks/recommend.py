@@ -26,7 +26,7 @@ from models.lists import Diversity, lists
 from models.network import LISTS, learned_half_lives_days, served_lists
 from models.network_ranker import NetworkRanker
 from models.ranking import Ranker
-from models.settings import MODEL, BaselineName, ModelSettings
+from models.settings import MODEL, RivalName, ModelSettings
 from models.similar import similar_items
 from models.training import fit
 from tasks.snapshots import Ids, is_whole, read_graph
@@ -41,7 +41,7 @@ def judge(
     folder: Path,
     source: Source,
     settings: ModelSettings,
-    baselines: tuple[BaselineName, ...],
+    baselines: tuple[RivalName, ...],
     top_k: int,
     device: str,
     shown: bool = True,
@@ -140,7 +140,7 @@ def learn(
     folder: Path,
     source: Source,
     settings: ModelSettings,
-    baselines: tuple[BaselineName, ...],
+    baselines: tuple[RivalName, ...],
     top_k: int,
     device: str,
     start: Path | None = None,
