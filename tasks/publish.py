@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+import logging
 import shutil
 from datetime import date, datetime
 from pathlib import Path
 
 from duckdb import DuckDBPyConnection
 
-from tasks.errors import UsageError
+from tasks.errors import RunError, UsageError
 from tasks.runs import digest
 from tasks.serving import build_serving_file, is_parquet_of, is_readable, prune, swap, write_parquet
 from tasks.warehouse import exists, open_warehouse, replace_partition, storing, transaction
 
 PUBLISHED = ("recommendations", "item_recommendations", "metrics", "gate")
 LINK = "almanac.duckdb"
+logger = logging.getLogger("almanac")
 Publications = dict[date, str]  # date → run
 
 
@@ -61,6 +63,7 @@ def repair(home: Path, history_days: int, postgres: str | None = None) -> bool:
             write_parquet(warehouse, home, as_of)
         served = (home / "serving" / LINK).resolve()
         if served.name == version_name(wanted) and is_readable(served):
+            _mirror_again(served, postgres)
             return bool(torn)
         _drop_parquet(home, wanted)
         file = _rebuilt(warehouse, home, wanted, history_days)
@@ -120,6 +123,17 @@ def _serve(home: Path, file: Path, postgres: str | None) -> None:
 
         mirror(file, postgres)
     prune(home / "serving")
+
+
+def _mirror_again(file: Path, postgres: str | None) -> None:
+    """Makes good a publication that PostgreSQL missed; where it cannot be reached, the next publication says so."""
+    if postgres:
+        from tasks.postgres import mirror
+
+        try:
+            mirror(file, postgres)
+        except RunError as error:
+            logger.warning("PostgreSQL is left as it is until the next publication: %s", error)
 
 
 def _kept(home: Path, wanted: Publications) -> Path | None:

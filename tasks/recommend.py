@@ -26,7 +26,7 @@ from models.lists import Diversity, lists
 from models.network import LISTS, learned_half_lives_days, served_lists
 from models.network_ranker import NetworkRanker
 from models.ranking import Ranker
-from models.settings import MODEL, RivalName, ModelSettings
+from models.settings import MODEL, ModelSettings, RivalName
 from models.similar import similar_items
 from models.training import fit
 from tasks.snapshots import Ids, is_whole, read_graph

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import time
 from datetime import date, datetime, timedelta
+from multiprocessing import active_children
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from polars.testing import assert_frame_equal
 
 from tasks.errors import UsageError
 from tasks.home import SCHEMA_VERSION
+from tasks.processes import side_by_side, stop
 from tasks.registry import list_models, plan_training, promote
 from tasks.warehouse import connect, open_warehouse, read_home
 from tests.conftest import TINY_SHOP, publish
@@ -163,7 +165,9 @@ def test_a_correction_marks_the_dates_after_it_and_stale_repairs_just_these(
         rows(home, "select 1 from mart.publications join mart.runs using (run_id) where stale_since is not null")
     )
     assert backfilled(files, home, first=None, last=None, stale=True)["published"] == []
-    backfilled(files, tmp_path / "fresh", first=DATES[0], last=DATES[2])  # the gate looks at what the date before published
+    backfilled(
+        files, tmp_path / "fresh", first=DATES[0], last=DATES[2]
+    )  # the gate looks at what the date before published
     on = pl.col("as_of").is_in(DATES[1:3])
     assert_frame_equal(
         published_lists(home).filter(on), published_lists(tmp_path / "fresh").filter(on), check_exact=True
@@ -253,3 +257,15 @@ def test_a_home_of_an_earlier_schema_is_brought_up_to_date_and_a_newer_one_refus
     home_json.write_text(text.replace(f'"schema_version": {SCHEMA_VERSION}', '"schema_version": 99'))
     newer = command("run", "--source", "shop", "--input", shop_files, "--as-of", LAST, "--home", home)
     assert newer.returncode == 2 and "newer Almanac" in newer.stderr
+
+
+def test_processes_end_in_the_middle_of_their_work() -> None:
+    pool = side_by_side(2)
+    working = [pool.submit(time.sleep, 600) for _ in range(2)]
+    while not all(future.running() for future in working) or len(active_children()) < 2:
+        time.sleep(0.05)
+    children = active_children()
+    stop(pool)
+    for child in children:
+        child.join(timeout=20)
+    assert not any(child.is_alive() for child in children)
