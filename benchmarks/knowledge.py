@@ -1,8 +1,9 @@
 """What knowledge and friends are worth: NDCG@20 with them, without them, and with the same edges between shuffled nodes.
 
-Run: python -m benchmarks.knowledge [movielens | lastfm-2k] (needs ALMANAC_DATA). One network per origin and variant, trained
-on what was known before the origin, two passes; users with history who did something new to them within the horizon. A
-gain is the graph's only where shuffling removes it. Intervals: 95 %, paired by user, one user's origins being one cluster.
+Run: python -m benchmarks.knowledge [movielens | lastfm-2k] [network …] (needs ALMANAC_DATA). Networks are those of
+models.networks, none = Almanac's own. One fit per origin and variant, on what was known before the origin (Almanac's own:
+two passes); users with history who did something new to them within the horizon. A gain is the graph's only where shuffling
+removes it. Intervals: 95 %, paired by user, one user's origins being one cluster.
 """
 
 from __future__ import annotations
@@ -19,12 +20,14 @@ from pathlib import Path
 import torch
 from tqdm import tqdm
 
+from models.baselines import BASELINES
 from models.evaluation import MOST_USERS, holdout, metrics
 from models.graph import Edges, Graph
 from models.metrics import ONE_SIDED_90, paired_difference
 from models.network import served_lists
 from models.network_ranker import NetworkRanker
-from models.settings import ModelSettings
+from models.ranking import Ranker
+from models.settings import MODEL, ModelSettings
 from models.training import fit
 from tasks.graph import load_graph
 from tasks.ingest import land, load
@@ -41,14 +44,25 @@ INPUTS = {  # as of, origins counted back from it in horizons, folders of input 
 KNOWLEDGE = {"movielens": ("is", "director", "writer", "star", "genre", "country", "language", "rating")}
 
 
+HALF_LIFE = 13.0  # horizons, of the networks; Almanac's own learns its own
+
+
 def main(names: list[str]) -> None:
-    """Prints one table per source."""
+    """Prints one table per source and network."""
     torch.set_num_threads(1)
-    for name in names:
-        measure(name)
+    for name in [name for name in names if name in INPUTS] or list(INPUTS):
+        for model in [model for model in names if model not in INPUTS] or [MODEL]:
+            measure(name, model)
 
 
-def measure(name: str) -> None:
+def ranker_of(model: str, graph: Graph, horizon_days: int, lists: tuple[str, ...]) -> Ranker:
+    """The model learned from the graph, as of its date."""
+    if model == MODEL:
+        return NetworkRanker(fit(graph, horizon_days, ModelSettings(), epochs=EPOCHS, lists=lists), graph)
+    return BASELINES[model].fit(graph, horizon_days, ModelSettings(), {"half_life": HALF_LIFE, "head": 0.0})(graph)
+
+
+def measure(name: str, model: str) -> None:
     as_of, origins, files, knowledge = INPUTS[name]
     source, data = load_source(name), Path(os.environ["ALMANAC_DATA"])
     with tempfile.TemporaryDirectory() as folder:
@@ -72,12 +86,11 @@ def measure(name: str) -> None:
             users[list_name].append(judged.users[list_name])
         for variant, change in variants.items():
             now = change(judged.graph)
-            network = fit(now, source.horizon_days, ModelSettings(), epochs=EPOCHS, lists=lists)
-            ranker = NetworkRanker(network, now)
+            ranker = ranker_of(model, now, source.horizon_days, lists)
             for list_name in lists:
                 ndcg = metrics(ranker, judged, list_name, 20)["ndcg"]
                 found.setdefault(list_name, {}).setdefault(variant, []).append(ndcg)
-    print(f"\n{name}: {len(origins)} origins of {source.horizon_days} days up to {as_of}\n")
+    print(f"\n{name}, {model}: {len(origins)} origins of {source.horizon_days} days up to {as_of}\n")
     print("| list | users | graph | NDCG@20 | difference to the first |\n| --- | --- | --- | --- | --- |")
     for list_name, by_variant in found.items():
         everyone = torch.cat(users[list_name])
@@ -139,4 +152,4 @@ def _permuted(edges: Edges, source_count: int, relations: list[int] | None) -> E
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:] or list(INPUTS))
+    main(sys.argv[1:])

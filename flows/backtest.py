@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from datetime import timedelta
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -36,7 +35,7 @@ def rolling(config: BacktestConfig) -> dict[str, Any]:
     started_at = utc_now()
     with exclusive(home):
         claim_home(home, source, input_root, config.memory_limit, config.temp_directory)
-        end, run_id = max(config.origins) + timedelta(days=max(horizons)), uuid4().hex[:12]
+        end, run_id = backtest.read_until(config.origins, horizons), uuid4().hex[:12]
         land(home, source, input_root, end)
         validate_delivery(home, source, end, run_id)
         load(home, source, end, started_at, run_id)

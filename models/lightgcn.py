@@ -46,11 +46,32 @@ def hops(graph: Graph, half_life_days: float) -> tuple[Hop, Hop]:
 
 
 def smooth(users: Tensor, items: Tensor, to_users: Hop, to_items: Hop, layers: int = LAYERS) -> tuple[Tensor, Tensor]:
-    """The mean over layers 0..L of x ← Ã x (He et al. 2020, arXiv 2002.02126): float32 [U, D] and [I, D]."""
+    """The mean over layers 0..L of x ← Ã x (He et al. 2020, arXiv 2002.02126): float32 [U, D] and [I, D].
+
+    The hops must be each other's transpose, as those of `hops` are.
+    """
+    return _Smooth.apply(users, items, to_users, to_items, layers)  # pyright: ignore[reportReturnType]
+
+
+class _Smooth(torch.autograd.Function):
+    """Ã is symmetric, and so is a sum of its powers: gradients are smoothed just as values are."""
+
+    @staticmethod
+    def forward(ctx: Any, users: Tensor, items: Tensor, *along: Any) -> tuple[Tensor, Tensor]:
+        ctx.along = along
+        return _mean_of_layers(users, items, *along)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Any, ...]:
+        users, items = (gradient.contiguous() for gradient in gradients)
+        return *_mean_of_layers(users, items, *ctx.along), None, None, None
+
+
+def _mean_of_layers(users: Tensor, items: Tensor, to_users: Hop, to_items: Hop, layers: int) -> tuple[Tensor, Tensor]:
+    """(x + Ã (x + Ã (x + …))) / (L + 1)."""
     user_sum, item_sum = users, items
     for _ in range(layers):
-        users, items = to_users(items), to_items(users)
-        user_sum, item_sum = user_sum + users, item_sum + items
+        user_sum, item_sum = to_users(item_sum).add_(users), to_items(user_sum).add_(items)
     return user_sum / (layers + 1), item_sum / (layers + 1)
 
 

@@ -46,6 +46,11 @@ class Job:
     result: Path
 
 
+def read_until(origins: tuple[date, ...], horizons: tuple[int, ...]) -> date:
+    """A horizon further than what is measured: where events are dated by the month, later ones tell that a month is whole."""
+    return max(origins) + timedelta(days=2 * max(horizons))
+
+
 def prepare_origins(
     home: Path, source: Source, origins: tuple[date, ...], horizons: tuple[int, ...]
 ) -> dict[date, Path]:
@@ -54,7 +59,7 @@ def prepare_origins(
     Files of an earlier backtest on the same data are kept. Raises `UsageError` where the data end within a horizon.
     """
     longest = max(horizons)
-    build_staging(home, source, max(origins) + timedelta(days=longest))
+    build_staging(home, source, read_until(origins, horizons))
     with open_warehouse(home) as warehouse:
         first, last = warehouse.execute("select min(event_date), max(event_date) from staging.interactions").fetchall()[
             0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cached_property
 from math import inf, pi
@@ -125,8 +126,11 @@ class View:
 
     def only(self, *kinds: str) -> View:
         """Without the relations that touch other kinds of nodes."""
-        kept = {name: edges for name, edges in self.relations.items() if {name[0], name[2]} <= set(kinds)}
-        return replace(self, relations=kept)
+        return self.without(lambda name: not {name[0], name[2]} <= set(kinds))
+
+    def without(self, unwanted: Callable[[EdgeType], bool]) -> View:
+        """Without some relations."""
+        return replace(self, relations={name: edges for name, edges in self.relations.items() if not unwanted(name)})
 
     def heaviest(self, count: int) -> View:
         """Each node hears its `count` heaviest edges of each relation: the most recent ones, where edges decay."""

@@ -14,7 +14,7 @@ from models.baselines import BASELINES, segment_popularity
 from models.evaluation import evaluate
 from models.neighbours import EASE_RIDGE, Neighbours, ease_weights, history_weights, knn_weights
 from models.ranking import Ranker
-from models.settings import BaselineName, ModelSettings
+from models.settings import ModelSettings, RivalName
 from tests.models.tiny import tiny_graph
 
 SETTINGS = ModelSettings(dimension=4, epochs=1)
@@ -141,7 +141,7 @@ def test_newcomers_in_october_get_what_sold_last_october_only_with_phase() -> No
 
 def test_every_baseline_that_can_be_named_is_there_and_can_be_judged(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(factorisation, "STEPS", 5)
-    assert set(get_args(BaselineName)) == set(BASELINES)
+    assert set(get_args(RivalName)) == set(BASELINES)
     evaluation = evaluate(GRAPH, 7, True, SETTINGS, baselines=tuple(BASELINES))
     for name in ("for_you", "discover"):
         assert set(evaluation.user_ndcg[name]) == {"almanac", *BASELINES}

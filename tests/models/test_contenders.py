@@ -10,7 +10,7 @@ import torch
 from models.ablations import ABLATIONS, times_shuffled
 from models.baselines import BASELINES
 from models.contenders import fitted
-from models.settings import AblationName, BaselineName, ModelName, ModelSettings
+from models.settings import AblationName, ModelName, ModelSettings, RivalName
 from models.timeline import Timeline
 from tests.models.canary import DAYS, HORIZON_DAYS, poisoned, shop
 
@@ -24,7 +24,7 @@ def scores(name: str, graph, list_name: str = "for_you"):
 
 
 def test_every_name_is_there() -> None:
-    assert set(get_args(BaselineName)) == set(BASELINES)
+    assert set(get_args(RivalName)) == set(BASELINES)
     assert set(get_args(AblationName)) == set(ABLATIONS)
 
 

@@ -1,0 +1,115 @@
+"""GraphSAGE: h' = σ(W_self h + W_neigh · AGGREGATE of the neighbours) (Hamilton et al. 2017, arXiv 1706.02216).
+
+Nothing in it belongs to one node, so users and items new after training get their vectors from their edges.
+"""
+
+from __future__ import annotations
+
+from math import inf
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import dropout, relu
+from torch_geometric.nn import SAGEConv
+
+from models.networks.along import AlongSAGE
+from models.networks.view import Relation, View
+from models.propagation import offsets
+
+AGE = 2  # the place of an edge's age in its features; 0 where it has none or the clock stands still
+
+
+class MeanSAGE(nn.Module):
+    """AGGREGATE = Σ_j w_ij h_j / Σ_j w_ij over the edges of all relations. All layers side by side, the last one linear."""
+
+    def __init__(self, view: View, dimension: int, layers: int, dropout: float) -> None:
+        super().__init__()
+        self.dropout = dropout
+        self.layers = nn.ModuleList(AlongSAGE(dimension, dimension) for _ in range(layers))
+
+    def forward(self, view: View, values: Tensor) -> Tensor:
+        """float32 [V, D] → [V, (L + 1) D]."""
+        return side_by_side(self.layers, values, view.hop(mean=True), self.dropout if self.training else 0.0)
+
+
+class MaxSAGE(nn.Module):
+    """AGGREGATE = max_j r_ij ReLU(W h_j + b), elementwise; r_ij = w_ij over that of the heaviest edge that i hears."""
+
+    RECIPE = {"heaviest": 32}
+
+    def __init__(self, view: View, dimension: int, layers: int, dropout: float) -> None:
+        super().__init__()
+        self.dropout = dropout
+        self.layers = nn.ModuleList(MaxConv(dimension, dimension, aggr="max", project=True) for _ in range(layers))
+
+    def forward(self, view: View, values: Tensor) -> Tensor:
+        """float32 [V, D] → [V, (L + 1) D]."""
+        return side_by_side(self.layers, values, view.joined[0], self.dropout if self.training else 0.0)
+
+
+class SequenceSAGE(nn.Module):
+    """AGGREGATE = what an LSTM has read after r_ij h_j of i's edges, the newest last; r as in MaxSAGE.
+
+    Undated edges come first. Where the clock stands still edges are read from the lightest to the heaviest.
+    """
+
+    RECIPE = {"heaviest": 3}
+
+    def __init__(self, view: View, dimension: int, layers: int, dropout: float) -> None:
+        super().__init__()
+        self.dropout = dropout
+        self.layers = nn.ModuleList(SequenceConv(dimension, dimension, aggr="lstm") for _ in range(layers))
+
+    def forward(self, view: View, values: Tensor) -> Tensor:
+        """float32 [V, D] → [V, (L + 1) D]."""
+        return side_by_side(self.layers, values, by_date(view.joined[0]), self.dropout if self.training else 0.0)
+
+
+class MaxConv(SAGEConv):
+    """PyG's layer over a `Relation`, messages scaled by `relative`."""
+
+    def propagate(self, edge_index: Relation, size: Any = None, **values: Any) -> Tensor:  # pyright: ignore
+        source, target = edge_index.edge_index
+        heard = values["x"][0][source] * relative(edge_index, len(values["x"][1]))[:, None]
+        return self.aggr_module(heard, ptr=offsets(target, len(values["x"][1])), dim=0)
+
+
+class SequenceConv(SAGEConv):
+    """PyG's layer over a `Relation`, messages scaled by `relative`; each sequence is read to its own end."""
+
+    def propagate(self, edge_index: Relation, size: Any = None, **values: Any) -> Tensor:  # pyright: ignore
+        source, target = edge_index.edge_index
+        heard = values["x"][0][source] * relative(edge_index, len(values["x"][1]))[:, None]
+        hearer, count = torch.unique_consecutive(target, return_counts=True)
+        read, length = [], torch.repeat_interleave(count, count)
+        for steps in torch.unique(count).tolist():  # one after another: the layer's own padding would be read as edges
+            sequences = heard[length == steps].view(-1, steps, heard.shape[1])
+            read.append(self.aggr_module.lstm(sequences)[0][:, -1])  # pyright: ignore[reportCallIssue]
+        order = torch.argsort(count, stable=True)
+        return torch.zeros_like(values["x"][1]).index_copy(0, hearer[order], torch.cat(read))
+
+
+def side_by_side(layers: nn.ModuleList, values: Tensor, edges: Any, share: float) -> Tensor:
+    """[x, h¹, …, h^L], each layer but the last with ReLU, its outputs dropped by that share: so what is near stays apart."""
+    every = [values]
+    for place, layer in enumerate(layers):
+        values = dropout(layer(values, edges), share)
+        values = relu(values) if place < len(layers) - 1 else values
+        every.append(values)
+    return torch.cat(every, 1)
+
+
+def relative(edges: Relation, node_count: int) -> Tensor:
+    """The weight of each edge over that of the heaviest that its target hears: float32 [E], 1 where all are alike."""
+    target = edges.edge_index[1]
+    heaviest = torch.zeros(node_count, device=target.device).scatter_reduce_(0, target, edges.weight, "amax")
+    return edges.weight / heaviest[target]
+
+
+def by_date(edges: Relation) -> Relation:
+    """Edges in the order of targets, then from the oldest to the newest, then from the lightest to the heaviest."""
+    edges = edges.where(torch.argsort(edges.weight, stable=True))
+    age = edges.features[:, AGE]
+    edges = edges.where(torch.argsort(torch.where(age == 0, inf, age), descending=True, stable=True))
+    return edges.sorted()
