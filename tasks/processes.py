@@ -25,7 +25,7 @@ def stop(pool: ProcessPoolExecutor) -> None:
     """Ends the processes in the middle of what they do; files are written whole or not at all."""
     pool.shutdown(wait=False, cancel_futures=True)
     for child in active_children():
-        child.terminate()
+        child.kill()
 
 
 def _end_with(parent: int) -> None:

@@ -30,7 +30,8 @@ class Smoothness:
 def smoothness(encoder: nn.Module, view: View, values: Tensor) -> list[Smoothness]:
     """Of what goes into the encoder and of what each of its layers makes of it (Li et al. 2018, arXiv 1801.07606).
 
-    values: float32 [V, D]. Nodes that nothing touches do not count.
+    values: float32 [V, D]. Nodes that nothing touches do not count. Where layers have no loops, as in LightGCN, the two sides
+    of a bipartite graph take turns: the energy stays while the cosines rise.
     """
     edges, _ = view.joined
     touched = torch.zeros(view.node_count, dtype=torch.bool, device=values.device)

@@ -6,7 +6,7 @@ from datetime import date
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import dropout, normalize, relu
+from torch.nn.functional import dropout, relu
 
 from models.hops import Hop
 from models.networks.sampling import TimeIndex
@@ -20,13 +20,13 @@ SEED = 7  # of the walks
 
 
 class PinSage(nn.Module):
-    """n_i = Σ_j α_ij ReLU(Q h_j + q), h' = ReLU(W [h_i ‖ n_i] + b) of length 1; z = [x, h¹, …, G₂ ReLU(G₁ h^L)].
+    """n_i = Σ_j α_ij ReLU(Q h_j + q), h' = ReLU(W [h_i ‖ n_i] + b), z = [x, h¹, …, G₂ ReLU(G₁ h^L)].
 
     α_ij: the share of item j in the visits of walks from i along the edges of all relations, drawn by weight, so that
     recent events lead further. Trained against hard negatives, the highest scored of those drawn.
     """
 
-    RECIPE = {"negatives": "hard", "loss": "softmax"}
+    RECIPE = {"negatives": "hard", "negative_count": 32}
 
     def __init__(self, view: View, dimension: int, layers: int, dropout: float) -> None:
         super().__init__()
@@ -41,8 +41,7 @@ class PinSage(nn.Module):
         hop, every = self.neighbours(view), [values]
         for offer, join in zip(self.offer, self.join, strict=True):
             heard = hop(relu(offer(values)))
-            values = normalize(relu(join(torch.cat([values, heard], 1))), dim=1)
-            values = dropout(values, self.dropout, self.training)
+            values = dropout(relu(join(torch.cat([values, heard], 1))), self.dropout, self.training)
             every.append(values)
         return torch.cat([*every[:-1], self.last(values)], 1)
 

@@ -1,76 +1,132 @@
-"""TGN: a memory for each node, written by events in the order of time (Rossi et al. 2020, arXiv 2006.10637)."""
+"""Temporal graph network: a memory of each node that events change one after another (Rossi et al. 2020, arXiv 2006.10637)."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import dropout
+from torch.nn.functional import dropout, one_hot, relu
+from torch_geometric.nn import TransformerConv
 from torch_geometric.nn.models.tgn import TimeEncoder
 
-from models.hops import Hop, row_shares
-from models.networks.gat import AlongGAT, with_loops
+from models.hops import row_shares
+from models.networks.gat import Heard, attend, dots
+from models.networks.sampling import TimeIndex
 from models.networks.view import View
-from models.propagation import Adjacency
+from models.propagation import Adjacency, propagate
 
-SPANS_DAYS = (182, 91, 42, 21, 7, 0)  # the memory is written span by span; the oldest reaches back to the first event
-TIME = 8  # numbers that a time is encoded by
+TIMES = 8  # numbers that encode a time
+SLOWEST_DAYS = 1000.0
+LAST = 16  # events of a node that attention looks at
+HEADS = 2
+
+
+@dataclass(frozen=True)
+class Events:
+    """Who heard what of whom when, sorted by hearer, the newest first."""
+
+    source: Tensor  # int64 [E], places of nodes
+    target: Tensor  # int64 [E]
+    age_days: Tensor  # int64 [E]
+    kind: Tensor  # int64 [E], event type
+    weight: Tensor  # float32 [E]
+
+    @classmethod
+    def of(cls, view: View) -> tuple[Events, Events]:
+        """Every event of the graph, heard by its user and by its item; and of each node only the LAST."""
+        events, graph = view.graph.interactions, view.graph
+        user, item = events.user_index, events.item_index + graph.user_count
+        kind, age = events.event_type_index.repeat(2), events.age_days.long().repeat(2)
+        every = cls(torch.cat([item, user]), torch.cat([user, item]), age, kind, view.clock.weigh(graph).repeat(2))
+        index = TimeIndex.build(every.source, every.target, age, every.weight, view.node_count)
+        nodes = torch.arange(view.node_count, device=age.device)
+        return every.where(index.edge), every.where(index.most_recent(nodes, torch.zeros_like(nodes), LAST)[1])
+
+    def where(self, keep: Tensor) -> Events:
+        """The events of a mask (bool [E]) or an order (int64 [E])."""
+        return Events(**{name: column[keep] for name, column in vars(self).items()})
 
 
 class TGN(nn.Module):
-    """s_v ← GRU([mean_j w_vj s_j, φ(Δt)], s_v) for each span of time, then attention over all that v hears; z = [x, s, h].
+    """s_i ← GRU([s_i ‖ Σ_j a_ij [s_j ‖ type ‖ φ(time since i's last event)]], s_i), a_ij = w_ij / Σ_j w_ij.
 
-    Of the paper, events of a span are taken as one batch: their messages carry the memory from before it, so no event sees
-    another of its span; the message is the mean by weight, φ encodes how long ago the span's newest event of v was. Memory is
-    made from the view's events alone, anew for each date, so it never holds what comes after. PyG's `TGNMemory` keeps one
-    memory for one moment; training here looks at many dates.
+    Events come in rounds, the oldest first; all of a round find the memory as the round before has left it. A round is as
+    long as all that came after it and one horizon more. s starts as x. Then h' = attention over a node's last events, with
+    type and φ(age) as features of the edges and α_ij ∝ w_ij exp(…); z = [x, s, h¹, …, h^L], h⁰ = s.
     """
 
     def __init__(self, view: View, dimension: int, layers: int, dropout: float) -> None:
         super().__init__()
         self.dropout = dropout
-        self.time = TimeEncoder(TIME)
-        self.update = nn.GRUCell(dimension + TIME, dimension)
-        with torch.no_grad():  # starts as a running mean of what is heard
-            self.update.weight_ih[2 * dimension :] = torch.eye(dimension, dimension + TIME)
-            self.update.weight_hh[2 * dimension :] = 0
-        self.attention = nn.ModuleList(
-            AlongGAT(dimension, dimension, heads=1, add_self_loops=False) for _ in range(layers - 1)
-        )
+        self.types = len(view.graph.event_types)
+        self.time = TimeEncoder(TIMES)
+        with torch.no_grad():
+            self.time.lin.weight.copy_(torch.logspace(0, 1, TIMES, base=1 / SLOWEST_DAYS)[:, None])
+        self.update = nn.GRUCell(2 * dimension + self.types + TIMES, dimension)
+        told = {"heads": HEADS, "edge_dim": self.types + TIMES}
+        self.layers = nn.ModuleList(LastEvents(dimension, dimension // HEADS, **told) for _ in range(layers))
 
     def forward(self, view: View, values: Tensor) -> Tensor:
-        """float32 [V, D] → [V, (L + 1) D]."""
-        memory = values
-        for hop, touched, age in spans(view):
-            heard = torch.cat([hop(memory)[touched], self.time(age[touched])], 1)
-            memory = memory.index_copy(0, touched, self.update(heard, memory[touched]))
-        heard, told = with_loops(view), values + memory
-        every = [values, dropout(memory, self.dropout, self.training)]
-        for layer in self.attention:
-            told = layer(told, heard)
-            every.append(told)
+        """float32 [V, D] → [V, (L + 2) D]."""
+        events, last = Events.of(view)
+        days = torch.arange(view.graph.oldest_days + 1, device=values.device)
+        table = self.table(days)
+        memory = self.remember(values, events, table, view.clock.horizon_days)
+        every = [values, memory]
+        heard = Heard.of(torch.stack([last.source, last.target]), last.weight, view.node_count, view.node_count)
+        edge = Adjacency.build(last.target, last.kind * len(days) + last.age_days, view.node_count, len(table))
+        for place, layer in enumerate(self.layers):
+            memory = dropout(layer(memory, heard, (edge, table)), self.dropout, self.training)
+            memory = relu(memory) if place < len(self.layers) - 1 else memory
+            every.append(memory)
         return torch.cat(every, 1)
 
+    def table(self, days: Tensor) -> Tensor:
+        """What is said of an event of each type (rows of types) so many days from another date: [types · days, types + TIMES]."""
+        kinds = one_hot(torch.arange(self.types, device=days.device)).float()
+        times = self.time(days.float())
+        return torch.cat([kinds.repeat_interleave(len(days), 0), times.repeat(self.types, 1)], 1)
 
-def spans(view: View) -> list[tuple[Hop, Tensor, Tensor]]:
-    """Of each span with events, the oldest first: the mean over its events, the nodes it has, and each node's newest age.
+    def remember(self, memory: Tensor, events: Events, table: Tensor, horizon_days: int) -> Tensor:
+        """The memory after all events, from what it was before them: float32 [V, D]."""
+        if not len(events.target):
+            return memory
+        days = len(table) // self.types
+        moment = days - 1 - events.age_days
+        seen = torch.zeros(len(memory), dtype=torch.int64, device=memory.device)
+        turn = torch.log2((events.age_days - 1) // horizon_days + 1.0).long()
+        for place in reversed(range(int(turn.max()) + 1)):
+            now = turn == place
+            part, when = events.where(now), moment[now]
+            nodes, row, count = torch.unique_consecutive(part.target, return_inverse=True, return_counts=True)
+            share = row_shares(part.weight, row, len(nodes))
+            said = part.kind * days + when - seen[part.target]
+            told = propagate(Adjacency.build(row, part.source, len(nodes), len(memory)), share, memory)
+            about = propagate(Adjacency.build(row, said, len(nodes), len(table)), share, table)
+            own = memory[nodes]
+            memory = memory.index_copy(0, nodes, self.update(torch.cat([own, told, about], 1), own))
+            seen[nodes] = when[torch.cumsum(count, 0) - count]
+        return memory
 
-    Hop [V ← V] by weight, int64 [N], float32 [V] in the square root of days.
-    """
-    graph, events = view.graph, view.graph.interactions
-    weight, place = view.clock.weigh(graph), events.item_index + graph.user_count
-    found, oldest = [], graph.oldest_days
-    for youngest in SPANS_DAYS:
-        mine = (events.age_days > youngest) & (events.age_days <= oldest)
-        oldest = min(oldest, youngest)
-        if not mine.any():
-            continue
-        target = torch.cat([events.user_index[mine], place[mine]])
-        source = torch.cat([place[mine], events.user_index[mine]])
-        order = torch.argsort(target, stable=True)
-        share = row_shares(weight[mine].repeat(2)[order], target[order], view.node_count)
-        adjacency = Adjacency.build(target[order], source[order], view.node_count, view.node_count)
-        age = torch.full((view.node_count,), float(graph.oldest_days), device=weight.device)
-        age.scatter_reduce_(0, target, events.age_days[mine].float().repeat(2), "amin")
-        age = age.sqrt() if view.clock.half_life_days < torch.inf else torch.zeros_like(age)
-        found.append((Hop(adjacency, share), torch.unique(target), age))
-    return found
+
+class LastEvents(TransformerConv):
+    """PyG's layer along what is `Heard`; features of edges are rows of a table, as an adjacency and the table."""
+
+    def forward(self, x: Tensor, edge_index: Heard, edge_attr: tuple[Adjacency, Tensor]) -> Tensor:  # pyright: ignore
+        """float32 [V, D] → the same."""
+        edge, table = edge_attr
+        heads = [
+            linear(values).view(len(values), self.heads, -1)
+            for linear, values in (
+                (self.lin_query, x),
+                (self.lin_key, x),
+                (self.lin_value, x),
+                (self.lin_edge, table),
+            )
+        ]
+        query, key, value, said = heads
+        logits = dots(edge_index.adjacency, query, key) + dots(edge, query, said)
+        alpha = edge_index.shares(logits / self.out_channels**0.5)
+        heard = attend(edge_index.adjacency, alpha, value) + attend(edge, alpha, said)
+        return heard.flatten(1) + self.lin_skip(x)

@@ -117,7 +117,8 @@ class View:
     @cached_property
     def joined(self) -> tuple[Relation, Tensor]:
         """The edges of all relations, sorted by target, and the place of each one's type in `relations`: int64 [E]."""
-        every = list(self.relations.values())
+        nothing = torch.zeros(2, 0, dtype=torch.int64, device=self.graph.item_age_days.device)
+        every = [*self.relations.values(), _undated(nothing, nothing[0].float())]  # the last one has no edge
         kind = torch.repeat_interleave(torch.tensor([len(one.weight) for one in every], dtype=torch.int64))
         edge_index = torch.cat([one.edge_index for one in every], 1)
         weight, features = torch.cat([one.weight for one in every]), torch.cat([one.features for one in every])

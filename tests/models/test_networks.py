@@ -66,7 +66,7 @@ def test_the_clock_reaches_every_network(name: str) -> None:
     assert not torch.equal(plain, decayed) and not torch.equal(plain, seasonal)
 
 
-@pytest.mark.parametrize("name", ["lightgcn_ahead", "gcn", "ngcf"])
+@pytest.mark.parametrize("name", ["lightgcn_ahead", "gcn"])
 def test_users_who_changed_their_taste_are_given_the_new_one_by_decay(name: str) -> None:
     graph, users = shop(), torch.arange(30)
     events = graph.interactions
