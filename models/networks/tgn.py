@@ -83,7 +83,7 @@ class TGN(nn.Module):
         return torch.cat(every, 1)
 
     def table(self, days: Tensor) -> Tensor:
-        """What is said of an event of each type (rows of types) so many days from another date: [types · days, types + TIMES]."""
+        """What is said of an event of each type, so many days from another date: float32 [types · days, types + TIMES]."""
         kinds = one_hot(torch.arange(self.types, device=days.device)).float()
         times = self.time(days.float())
         return torch.cat([kinds.repeat_interleave(len(days), 0), times.repeat(self.types, 1)], 1)
