@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from math import log
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import normalize
+from torch.nn.functional import normalize, pad
 
-from models.factorisation import Factors, softmax_loss
+from models.factorisation import ITEMS_PER_STEP, Factors
 from models.graph import Graph
 from models.hops import Hop
 from models.neighbours import sparse_weights
@@ -23,6 +24,9 @@ EPOCHS = 15
 LEARNING_RATE = 2e-2
 TEMPERATURE = 0.12
 USERS_PER_STEP = 512
+QUERIES_AT_A_TIME = 256  # to stay in the processor's cache
+POWER_ITERATIONS = 3
+START = 0.1
 
 
 def pair_weights(graph: Graph, half_life_days: float) -> Any:
@@ -84,30 +88,35 @@ def fit_lightgcn(
     layers: int = LAYERS,
     temperature: float = TEMPERATURE,
     epochs: int = EPOCHS,
+    length_power: float = 1.0,
+    spectral: bool = False,
+    users_per_step: int = USERS_PER_STEP,
+    items_per_step: int = ITEMS_PER_STEP,
 ) -> Callable[[Graph], Ranker]:
-    """Minimises −Σ w_ui log softmax_i(cos(u, i) / temperature) of smoothed vectors, users in random batches.
+    """Minimises −Σ w_ui log softmax_i(s_ui / temperature), s_ui = u·i / (|u| |i|^p), of smoothed vectors.
 
-    An infinite half-life is the undecayed LightGCN. A later graph smooths the same vectors over its own edges.
+    p is length_power: 1 makes s the cosine; with less, long items come first. spectral: see `spectral_start`, else all
+    start at random. Catalogues of more than items_per_step are drawn from, evenly. An infinite half-life is the undecayed
+    LightGCN. A later graph smooths the same vectors over its own edges.
     """
     half_life_days, device = half_life * horizon_days, graph.interactions.strength.device
     dice = torch.Generator(device).manual_seed(settings.seed)
-    users, items = (
-        nn.Parameter(torch.randn(count, dimension, generator=dice, device=device) * 0.1)
-        for count in (graph.user_count, graph.item_count)
-    )
+    counts = graph.user_count, graph.item_count
+    users, items = (torch.randn(count, dimension, generator=dice, device=device) * START for count in counts)
     to_users, to_items = hops(graph, half_life_days)
-    start, item = to_users.adjacency.row_offsets.long(), to_users.adjacency.column.long()
-    weight = torch.from_numpy(pair_weights(graph, half_life_days).data).to(device)
-    known = torch.nonzero(start.diff()).squeeze(1)
-    optimizer = torch.optim.Adam([users, items], lr=LEARNING_RATE)
+    if spectral:
+        users, items = spectral_start(users, items, to_users, to_items)
+    users, items = nn.Parameter(users), nn.Parameter(items)
+    bought = Hop(to_users.adjacency, torch.from_numpy(pair_weights(graph, half_life_days).data).to(device))
+    known = torch.nonzero(bought.adjacency.row_offsets.diff()).squeeze(1)
+    optimizer = torch.optim.Adam([users, items], lr=LEARNING_RATE, fused=True)
     schedule = torch.optim.lr_scheduler.LinearLR(optimizer, 1, 1 / epochs, total_iters=epochs)
     for _ in range(epochs if len(known) else 0):
         order = known[torch.randperm(len(known), generator=dice, device=device)]
-        for batch in order.split(USERS_PER_STEP):
-            row, edge = ranges(start[batch], start[batch + 1])
+        for batch in order.split(users_per_step):
             user_vectors, item_vectors = smooth(users, items, to_users, to_items, layers)
             queries = normalize(user_vectors[batch], dim=1) / temperature
-            loss = softmax_loss(queries, normalize(item_vectors, dim=1), row, item[edge], weight[edge], dice)
+            loss = softmax_of_users(queries, scaled(item_vectors, length_power), bought, batch, items_per_step, dice)
             optimizer.zero_grad()
             (loss / len(batch)).backward()
             optimizer.step()
@@ -117,7 +126,54 @@ def fit_lightgcn(
     @torch.no_grad()
     def refresh(now: Graph) -> Ranker:
         user_vectors, item_vectors = smooth(own, items.detach(), *hops(now, half_life_days), layers)
-        unit_users, unit_items = normalize(user_vectors, dim=1), normalize(item_vectors, dim=1)
-        return Factors("lightgcn", now, half_life_days, unit_users, unit_items, torch.zeros(len(items), device=device))
+        unit_users, long_items = normalize(user_vectors, dim=1), scaled(item_vectors, length_power)
+        return Factors("lightgcn", now, half_life_days, unit_users, long_items, torch.zeros(len(items), device=device))
 
     return refresh
+
+
+@torch.no_grad()
+def spectral_start(users: Tensor, items: Tensor, to_users: Hop, to_items: Hop) -> tuple[Tensor, Tensor]:
+    """Vectors along the main singular directions of Ã, as long as the random ones given, and a tenth of these.
+
+    The directions come from block power iteration on the items. float32 [U, D] and [I, D].
+    """
+    basis = items
+    for _ in range(POWER_ITERATIONS):
+        basis = torch.linalg.qr(to_items(to_users(basis)))[0]
+    basis = pad(basis, (0, items.shape[1] - basis.shape[1])).contiguous()
+    starts = (to_users(basis), users), (basis, items)
+    return tuple(at * (given.norm() / at.norm().clamp(min=1e-30)) + 0.1 * given for at, given in starts)  # pyright: ignore
+
+
+def scaled(vectors: Tensor, power: float) -> Tensor:
+    """x / |x|^p by row; 0 stays 0."""
+    return vectors * vectors.square().sum(1, keepdim=True).clamp(min=1e-24) ** (-power / 2)
+
+
+def softmax_of_users(
+    queries: Tensor, items: Tensor, bought: Hop, batch: Tensor, items_per_step: int, dice: torch.Generator
+) -> Tensor:
+    """−Σ w log softmax over the items, of all that the users of the batch bought: queries [B, D], items [I, D] → scalar.
+
+    Σ_i w_ui (log Σ_j e^(q_u·j) − q_u·i) = (Σ_i w_ui) log Σ_j e^(q_u·j) − q_u·(Σ_i w_ui i): no work per pair but one hop.
+    Of large catalogues, the sum over an even draw, times I / draws, stands for the sum over all.
+    """
+    history = rows_of(bought, batch)
+    total = history(torch.ones_like(items[:, :1]).contiguous()).squeeze(1)
+    others, correction = items, 0.0
+    if len(items) > items_per_step:
+        others = items[torch.randint(len(items), (items_per_step,), generator=dice, device=items.device)]
+        correction = log(len(items) / items_per_step)
+    parts = [torch.logsumexp(part @ others.T, 1) for part in queries.split(QUERIES_AT_A_TIME)]
+    return (total * (torch.cat(parts) + correction)).sum() - (queries * history(items)).sum()
+
+
+def rows_of(hop: Hop, rows: Tensor) -> Hop:
+    """These rows of a hop, int64 [B], in their order."""
+    start = hop.adjacency.row_offsets
+    row, edge = ranges(start[rows].long(), start[rows + 1].long())
+    adjacency = Adjacency.build(
+        row, hop.adjacency.column[edge].long(), len(rows), len(hop.adjacency.column_offsets) - 1
+    )
+    return Hop(adjacency, hop.weight[edge])

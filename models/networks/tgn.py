@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -18,7 +19,7 @@ from models.propagation import Adjacency, propagate
 
 TIMES = 8  # numbers that encode a time
 SLOWEST_DAYS = 1000.0
-LAST = 16  # events of a node that attention looks at
+LAST = 32  # events of a node that attention looks at
 HEADS = 2
 
 
@@ -64,8 +65,11 @@ class TGN(nn.Module):
         with torch.no_grad():
             self.time.lin.weight.copy_(torch.logspace(0, 1, TIMES, base=1 / SLOWEST_DAYS)[:, None])
         self.update = nn.GRUCell(2 * dimension + self.types + TIMES, dimension)
-        told = {"heads": HEADS, "edge_dim": self.types + TIMES}
+        told: dict[str, Any] = {"heads": HEADS, "edge_dim": self.types + TIMES}
         self.layers = nn.ModuleList(LastEvents(dimension, dimension // HEADS, **told) for _ in range(layers))
+        nn.init.zeros_(self.update.weight_ih[:, 2 * dimension :])  # at first times would drown who is heard
+        for layer in self.layers:
+            nn.init.zeros_(layer.lin_edge.weight)  # pyright: ignore
 
     def forward(self, view: View, values: Tensor) -> Tensor:
         """float32 [V, D] → [V, (L + 2) D]."""
@@ -117,7 +121,7 @@ class LastEvents(TransformerConv):
         """float32 [V, D] → the same."""
         edge, table = edge_attr
         heads = [
-            linear(values).view(len(values), self.heads, -1)
+            linear(values).view(len(values), self.heads, -1)  # pyright: ignore[reportOptionalCall]
             for linear, values in (
                 (self.lin_query, x),
                 (self.lin_key, x),
