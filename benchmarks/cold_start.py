@@ -35,7 +35,7 @@ from models.training import fit
 
 K, TWO_SIDED_95 = 20, 1.96
 ID_DROPOUT = 0.3
-REFERENCES = ("segment popularity", "content only")
+REFERENCES = ("segment popularity", "content only", "with ID dropout")
 KEPT = HOMES / "cold_start.jsonl"
 Refresh = Callable[[Graph], Ranker]
 Row = dict[str, Any]
@@ -72,28 +72,34 @@ def judge(ranker: Ranker, case: Case) -> tuple[list[int], list[float]]:
     return users.tolist(), ndcg(*hits(items, users, case.user, case.item, case.seen.item_count)).tolist()
 
 
-def measure(name: str) -> list[Row]:
-    """One row for each origin, model and stratum."""
-    source, graph, rows = SOURCES[name], read(name), []
-    for back in source.origins:
+def measure(name: str, kept: list[Row]) -> None:
+    """Adds to the file, origin by origin, a row for each model and stratum that is not there yet."""
+    source = SOURCES[name]
+    missing = [back for back in source.origins if not any((row["data"], row["back"]) == (name, back) for row in kept)]
+    if not missing:
+        return
+    graph = read(name)
+    for back in missing:
         trained, found = scene(graph, back * source.horizon_days, source)
-        cases, start = list(found), process_time()
+        cases, rows, start = list(found), [], process_time()
         for model, refresh in contenders(trained, source):
             seconds = process_time() - start
             for case in cases:
                 users, values = judge(refresh(case.shown), case)
-                row = {"data": name, "origin": str(trained.as_of), "model": model, "stratum": case.stratum}
-                rows.append(row | {"seconds": seconds, "users": users, "ndcg": values})
+                row = {"data": name, "back": back, "model": model, "stratum": case.stratum, "seconds": seconds}
+                rows.append(row | {"users": users, "ndcg": values})
             print(name, trained.as_of, model, f"{seconds:.1f} s", file=sys.stderr, flush=True)
             start = process_time()
-    return rows
+        kept += rows
+        with KEPT.open("a") as file:
+            file.writelines(json.dumps(row) + "\n" for row in rows)
 
 
 def table(rows: list[Row]) -> str:
     """Markdown; the best of a stratum is in bold."""
     lines = [
-        f"| data | stratum | users | model | NDCG@{K} | minus {REFERENCES[0]} | minus {REFERENCES[1]} | CPU s a fit |",
-        "| --- " * 8 + "|",
+        f"| data | stratum | users | model | NDCG@{K} | minus {' | minus '.join(REFERENCES)} | CPU s a fit |",
+        "| --- " * 9 + "|",
     ]
     for data, stratum in dict.fromkeys((row["data"], row["stratum"]) for row in rows):
         mine = [row for row in rows if (row["data"], row["stratum"]) == (data, stratum)]
@@ -124,10 +130,9 @@ def main(arguments: list[str]) -> None:
     kept = [json.loads(line) for line in KEPT.read_text().splitlines()] if KEPT.exists() else []
     if "--fresh" in arguments:
         kept = [row for row in kept if row["data"] not in chosen]
+        KEPT.write_text("".join(json.dumps(row) + "\n" for row in kept))
     for name in chosen:
-        if not any(row["data"] == name for row in kept):
-            kept += measure(name)
-            KEPT.write_text("".join(json.dumps(row) + "\n" for row in kept))
+        measure(name, kept)
     print(table([row for row in kept if row["data"] in chosen]))
 
 

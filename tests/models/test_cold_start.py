@@ -20,7 +20,8 @@ from models.settings import ModelSettings
 from tests.models.canary import HORIZON_DAYS, assert_blind_to_the_future, assert_same_bits_twice, shop
 from tests.models.tiny import edges, tiny_graph, with_items_known
 
-SMALL = {"name": "lightgcn_ahead", "dimension": 16, "layers": 2, "epochs": 2, "dates": 4, "rounds": 12}
+SMALL = {"name": "lightgcn_ahead", "dimension": 16, "layers": 2, "epochs": 2, "dates": 4}
+ROUNDS = 12
 SETTINGS = ModelSettings()
 
 
@@ -149,11 +150,11 @@ def test_who_pretends_to_be_new_keeps_the_first_pairs_and_is_asked_for_the_other
 
 
 def test_an_adapted_network_is_blind_to_the_future() -> None:
-    assert_blind_to_the_future(partial(fit_adapted, **SMALL))
+    assert_blind_to_the_future(partial(fit_adapted, rounds=ROUNDS, **SMALL))
 
 
 def test_an_adapted_network_learns_the_same_bits_twice() -> None:
-    assert_same_bits_twice(partial(fit_adapted, **SMALL))
+    assert_same_bits_twice(partial(fit_adapted, rounds=ROUNDS, **SMALL))
 
 
 def with_events(graph: Graph, triples: list[tuple[int, int, int]]) -> Graph:
@@ -168,8 +169,8 @@ def with_events(graph: Graph, triples: list[tuple[int, int, int]]) -> Graph:
 
 def test_one_event_turns_a_new_users_list_to_the_users_taste_and_leaves_other_users_theirs() -> None:
     graph = shop()  # user 30 has no events
-    plain = fit_network(graph, HORIZON_DAYS, SETTINGS, 50.0, **{key: SMALL[key] for key in SMALL if key != "rounds"})
-    refresh = fit_adapted(graph, HORIZON_DAYS, SETTINGS, 50.0, **SMALL)
+    plain = fit_network(graph, HORIZON_DAYS, SETTINGS, 50.0, **SMALL)
+    refresh = fit_adapted(graph, HORIZON_DAYS, SETTINGS, 50.0, rounds=ROUNDS, **SMALL)
     newcomer = torch.tensor([30])
     for half in (0, 1):
         now = with_events(graph, [(30, 6 * half + 2, 1)])
@@ -191,6 +192,8 @@ def test_one_event_turns_a_new_users_list_to_the_users_taste_and_leaves_other_us
 def test_a_new_items_first_buyers_say_who_else_may_like_it() -> None:
     """Item 12 is unknown when the network learns; then three even users buy it."""
     graph = with_items_known(replace(shop(), item_entities=edges())).back(20)
-    refresh = fit_adapted(graph, HORIZON_DAYS, SETTINGS, 50.0, **(SMALL | {"rounds": 40}))
-    scores = refresh(with_events(graph, [(user, 12, 1) for user in (0, 2, 4)])).scores(torch.arange(6, 30), "discover")
-    assert scores[0::2, 12].mean() > scores[1::2, 12].mean()
+    now = with_events(graph, [(user, 12, 1) for user in (0, 2, 4)])
+    plain = fit_network(graph, HORIZON_DAYS, SETTINGS, 50.0, **SMALL)
+    refresh = fit_adapted(graph, HORIZON_DAYS, SETTINGS, 50.0, **SMALL, rounds=40)
+    encoded, adapted = (one(now).scores(torch.arange(6, 30), "discover")[:, 12].softmax(0) for one in (plain, refresh))
+    assert adapted[0::2].sum() > encoded[0::2].sum() > 0.5
