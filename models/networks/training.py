@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import inf
 from typing import Any
 
@@ -19,6 +19,7 @@ from models.networks import network
 from models.networks.inputs import Inputs
 from models.networks.losses import LOSSES
 from models.networks.negatives import NEGATIVES, Catalogue, training_edges
+from models.networks.samples import SAMPLES
 from models.networks.view import Clock, View
 from models.ranking import Ranker
 from models.settings import ModelSettings
@@ -45,6 +46,8 @@ class Recipe:
     similar: int = 0  # item–item edges
     heaviest: int = 0  # edges that a node hears of each relation; 0 = all
     event_types: tuple[str, ...] = ()  # whose events are to be foreseen; () = all
+    sample: str = ""  # of models.networks.samples: what a step hears of its graph; "" = all
+    sample_size: float = 16.0  # edges of a node, nodes, clusters or a share, as the sample takes it
 
 
 @dataclass(frozen=True)
@@ -56,6 +59,7 @@ class Lesson:
     row: Tensor  # int64 [N]
     item: Tensor  # int64 [N]
     weight: Tensor  # float32 [N]
+    live: Tensor  # bool [I], the items it is told apart from
 
 
 class Model(nn.Module):
@@ -149,9 +153,11 @@ def fit_network(
         schedule = torch.optim.lr_scheduler.LinearLR(optimizer, 1, 1 / epochs, total_iters=epochs)
         for _ in range(epochs):
             for lesson in _ahead(view, horizon_days, told, dice) if foresees else _own_edges(view, told, dice):
-                optimizer.zero_grad()
-                _loss(model, lesson, told, dice).backward()
-                optimizer.step()
+                heard = sampled(lesson, told, dice) if told.sample else lesson
+                if len(heard.users):
+                    optimizer.zero_grad()
+                    _loss(model, heard, told, dice).backward()
+                    optimizer.step()
             schedule.step()
     model.eval()
 
@@ -161,6 +167,17 @@ def fit_network(
         return NetworkFactors(name, seen, model, *model(seen))
 
     return refresh
+
+
+def sampled(lesson: Lesson, recipe: Recipe, dice: torch.Generator) -> Lesson:
+    """The lesson on a sample of its graph; of users and items that are not in it, nothing is learned."""
+    view, inside = SAMPLES[recipe.sample](lesson.view, recipe.sample_size, dice)
+    if inside is None:
+        return replace(lesson, view=view)
+    live = lesson.live & inside[view.kinds["item"]]
+    kept = inside[lesson.users][lesson.row] & live[lesson.item]
+    users, row = torch.unique(lesson.users[lesson.row[kept]], return_inverse=True)
+    return Lesson(view, users, row, lesson.item[kept], lesson.weight[kept], live)
 
 
 def _ahead(view: View, horizon_days: int, recipe: Recipe, dice: torch.Generator) -> Iterator[Lesson]:
@@ -175,7 +192,8 @@ def _ahead(view: View, horizon_days: int, recipe: Recipe, dice: torch.Generator)
         users, row = torch.unique(user[kept], return_inverse=True)
         if len(users):
             told = float(decay(torch.tensor(float(dates[place])), DECAY_HALF_LIFE_DAYS))
-            yield Lesson(past, users, row, item[kept], told * torch.bincount(row).float().rsqrt()[row])
+            weight = told * torch.bincount(row).float().rsqrt()[row]
+            yield Lesson(past, users, row, item[kept], weight, past.graph.live_items)
 
 
 def _own_edges(view: View, recipe: Recipe, dice: torch.Generator) -> Iterator[Lesson]:
@@ -187,7 +205,7 @@ def _own_edges(view: View, recipe: Recipe, dice: torch.Generator) -> Iterator[Le
         row, event = user_events(graph, users)
         pairs, pair = torch.unique(row * graph.item_count + graph.interactions.item_index[event], return_inverse=True)
         weight = torch.zeros(len(pairs), device=row.device).index_add_(0, pair, view.clock.weigh(graph)[event])
-        yield Lesson(view, users, pairs // graph.item_count, pairs % graph.item_count, weight)
+        yield Lesson(view, users, pairs // graph.item_count, pairs % graph.item_count, weight, graph.live_items)
 
 
 def _loss(model: Model, lesson: Lesson, recipe: Recipe, dice: torch.Generator) -> Tensor:
@@ -202,16 +220,15 @@ def _foresight(
     model: Model, lesson: Lesson, users: Tensor, items: Tensor, recipe: Recipe, dice: torch.Generator
 ) -> Tensor:
     scores = model.scores(lesson.view, lesson.users, users[lesson.users], items)
-    live = lesson.view.graph.live_items
     positive = scores[lesson.row, lesson.item]
     if recipe.negatives == "all":
-        total = torch.logsumexp(scores.masked_fill(~live, -inf), 1)[lesson.row]
+        total = torch.logsumexp(scores.masked_fill(~lesson.live, -inf), 1)[lesson.row]
         return ((total - positive) * lesson.weight).sum() / len(lesson.users)
 
     def score(rows: Tensor, found: Tensor) -> Tensor:
         return scores[lesson.row[rows, None], found]
 
-    catalogue = Catalogue.build(lesson.row, lesson.item, live, lesson.weight)
+    catalogue = Catalogue.build(lesson.row, lesson.item, lesson.live, lesson.weight)
     draw = NEGATIVES[recipe.negatives]
     drawn = draw(catalogue, lesson.row, lesson.item, recipe.negative_count, dice, score)
     negative = drawn.masked(scores[lesson.row[:, None], drawn.item.clamp(min=0)])

@@ -135,7 +135,12 @@ class View:
 
     def heaviest(self, count: int) -> View:
         """Each node hears its `count` heaviest edges of each relation: the most recent ones, where edges decay."""
-        return replace(self, relations={name: _heaviest(edges, count) for name, edges in self.relations.items()})
+        return self.picked(count, lambda edges: edges.weight)
+
+    def picked(self, count: int, score: Callable[[Relation], Tensor]) -> View:
+        """Each node hears the `count` edges of each relation that score highest: float [E], of the relation's edges."""
+        relations = {name: _highest(edges, score(edges), count) for name, edges in self.relations.items()}
+        return replace(self, relations=relations)
 
     @cached_property
     def _hops(self) -> dict[tuple[EdgeType | None, bool], Hop]:
@@ -230,11 +235,11 @@ def _similar(graph: Graph, clock: Clock, count: int) -> Relation:
     return _undated(edge[:, kept], hop.weight[kept])
 
 
-def _heaviest(edges: Relation, count: int) -> Relation:
+def _highest(edges: Relation, score: Tensor, count: int) -> Relation:
     """edges: sorted by target."""
     target = edges.edge_index[1]
-    by_weight = torch.argsort(edges.weight, descending=True, stable=True)
-    order = by_weight[torch.argsort(target[by_weight], stable=True)]
+    by_score = torch.argsort(score, descending=True, stable=True)
+    order = by_score[torch.argsort(target[by_score], stable=True)]
     start = offsets(target[order], int(target[-1]) + 1 if len(target) else 0)
     rank = torch.arange(len(order), device=order.device) - start[target[order]]
     return edges.where(order[rank < count])

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch_geometric.nn import GCNConv
 
 from models.graph import Graph
-from models.networks import network
+from models.networks import NETWORKS, network
 from models.networks.along import AlongGCN
 from models.networks.content import fit_content
 from models.networks.diagnostics import cost, dirichlet_energy, growth, layer_outputs, mean_cosine, smoothness
@@ -160,6 +160,22 @@ def linked() -> Graph:
     return replace(shop(), user_users=friends, user_entities=facts, item_features=torch.arange(26.0).view(13, 2).sin())
 
 
+@pytest.fixture(scope="module")
+def untied(linked: Graph) -> Graph:
+    """No two events of one day and no two edges of one weight: whoever reads edges in an order has but one to read."""
+    count = len(linked.interactions.age_days)
+    events = replace(
+        linked.interactions, age_days=torch.randperm(count, generator=torch.Generator().manual_seed(6)).int() + 1
+    )
+    order = torch.argsort((events.user_index * linked.item_count + events.item_index) * (count + 1) + events.age_days)
+    facts = {
+        name: replace(found, weight=torch.linspace(1, 2, len(found.weight)))
+        for name in ("item_entities", "user_users")
+        if (found := getattr(linked, name))
+    }
+    return replace(linked, interactions=events.where(order), **facts)
+
+
 def test_a_permuted_graph_is_the_same_graph_with_other_numbers(linked: Graph) -> None:
     made, to = permuted(linked, torch.Generator().manual_seed(5))
     before, after = linked.interactions, made.interactions
@@ -183,12 +199,17 @@ def states(encode: Callable[[View, Tensor], Tensor], graph: Graph, order: Callab
     return encode(view, order(values_of(view)))
 
 
-@pytest.mark.parametrize("name", ["gcn", "ngcf", "gat"])
-def test_what_an_encoder_says_of_nodes_moves_with_them(name: str, linked: Graph) -> None:
+@pytest.mark.parametrize("name", [name for name in NETWORKS if name != "pinsage"])  # its walks are drawn by chance
+def test_what_an_encoder_says_of_nodes_moves_with_them(name: str, untied: Graph) -> None:
+    linked = untied
     made, to = permuted(linked, torch.Generator().manual_seed(5))
     encoder = encoder_of(name, View.of(linked, Clock(100.0)), 2)
+    with torch.no_grad():
+        for place, parameter in enumerate(encoder.parameters()):  # those that start at 0 too
+            parameter.normal_(0, 0.3, generator=torch.Generator().manual_seed(place))
     one = states(encoder, linked, lambda values: values)
-    torch.testing.assert_close(states(encoder, made, lambda values: moved(values, to.node)), moved(one, to.node))
+    two = states(encoder, made, lambda values: moved(values, to.node))
+    torch.testing.assert_close(two, moved(one, to.node), rtol=1e-3, atol=1e-4)
 
     def numbered(view: View, values: Tensor) -> Tensor:
         return encoder(view, values) + torch.arange(len(values))[:, None]
