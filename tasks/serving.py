@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import time
 import tomllib
 from datetime import date, timedelta
@@ -25,8 +26,9 @@ VIEWS = (
     "latest_runs",
     "run_log",
 )
-BY_DATE = ("recommendations", "item_recommendations")  # too large to be sorted; filled date by date
-WHOLE = ("runs", "run_history", "quality", "reach")
+SCORED = ("recommendations", "item_recommendations")
+BY_DATE = (*SCORED, "reach")  # too large to be sorted; filled date by date
+WHOLE = ("runs", "run_history", "quality")
 TABLES = BY_DATE + WHOLE
 STORAGE_VERSION = "v1.4.0"  # so that DuckDB clients from 1.4 on can read the file
 KEPT_VERSIONS = 14
@@ -35,25 +37,27 @@ RECOMMENDATIONS = "as_of, list, user_id, rank, item_id, score, model, reason, re
 REALISED = "as_of date, list varchar, run_id varchar, metric varchar, k bigint, value double, users bigint"
 
 
-def build_serving_file(warehouse: DuckDBPyConnection, home: Path, as_of: date, run_id: str, history_days: int) -> Path:
+def build_serving_file(
+    warehouse: DuckDBPyConnection, home: Path, as_of: date, run_id: str, history_days: int, base: Path | None = None
+) -> Path:
     """A closed, checkpointed, fsynced DuckDB file with the last `history_days` days and the documented views.
 
     Its rows are those of the temporary views `next_recommendations`, `next_item_recommendations`, `next_metrics` and
-    `next_gate`; `run_id` is the run that publishes it. Raises `AuditError` where it shows no lists.
+    `next_gate`; `run_id` is the run that publishes it. A `base`, a version on disk, is copied and only dates from the first
+    one that differs are written anew. Raises `AuditError` where it shows no lists.
     """
     folder = home / "serving"
     folder.mkdir(exist_ok=True)
     file = folder / "next.duckdb"  # a retried run may already be served under its own name
-    for leftover in (file, file.with_name(f"{file.name}.wal")):
-        leftover.unlink(missing_ok=True)
     dates = [day for (day,) in warehouse.execute("select distinct as_of from next_gate order by as_of").fetchall()]
     since = max(dates, default=as_of) - timedelta(days=history_days)
-    warehouse.execute(
-        f"attach '{str(file).replace(chr(39), chr(39) * 2)}' as serving (storage_version '{STORAGE_VERSION}')"
-    )
     _see_realised(warehouse)
     set_variables(warehouse, since=since, run_id=run_id)
-    _fill_tables(warehouse, [day for day in dates if day > since])
+    dates = [day for day in dates if day > since]
+    kept = _attach_copy(warehouse, file, base) if base else []
+    if not kept:
+        _attach(warehouse, file)
+    _fill_tables(warehouse, [day for day in dates if day not in kept])
     _create_views(warehouse)
     warehouse.execute("checkpoint serving")
     warehouse.execute("detach serving")
@@ -63,6 +67,54 @@ def build_serving_file(warehouse: DuckDBPyConnection, home: Path, as_of: date, r
     with file.open("rb") as written:
         os.fsync(written.fileno())
     return file.replace(folder / f"almanac-{as_of}-{run_id}.duckdb")
+
+
+def _attach(warehouse: DuckDBPyConnection, file: Path, copied: Path | None = None) -> None:
+    """As `serving`: a new file, or a copy."""
+    for leftover in (file, file.with_name(f"{file.name}.wal")):
+        leftover.unlink(missing_ok=True)
+    if copied:
+        shutil.copyfile(copied, file)
+    warehouse.execute(f"attach {sql_text(str(file))} as serving (storage_version '{STORAGE_VERSION}')")
+
+
+def _attach_copy(warehouse: DuckDBPyConnection, file: Path, base: Path) -> list[date]:
+    """Attaches a copy cut down to the dates it holds as they are wanted, up to the first that differs; none: not attached."""
+    try:
+        _attach(warehouse, file, base)
+    except (OSError, duckdb.Error):
+        return []
+    try:
+        kept = _dates_in_common(warehouse)
+        for table in BY_DATE if kept else ():
+            warehouse.execute(
+                f"delete from serving.{table} where as_of not between $first and $last",
+                {"first": kept[0], "last": kept[-1]},
+            )
+    except duckdb.Error:  # damaged
+        kept = []
+    if not kept:
+        warehouse.execute("detach serving")
+    return kept
+
+
+def _dates_in_common(warehouse: DuckDBPyConnection) -> list[date]:
+    """The kept dates before the first whose rows differ; none where columns do. Reads every row of the copy."""
+    dates, different = set(), set()
+    for table in BY_DATE:
+        query = read_select(SQL / f"serving/tables/{table}.sql", warehouse)
+        here, there = (warehouse.execute(f"describe {rows}").fetchall() for rows in (query, f"serving.{table}"))
+        if here != there:
+            return []
+        columns = ", ".join(quoted(column) for column, *_ in here)
+        content = (
+            f"select as_of, count(*), sum(hash({columns})) from {{}} where as_of > getvariable('since') group by 1"
+        )
+        copied = set(warehouse.execute(content.format(f"serving.{table}")).fetchall())
+        dates |= {row[0] for row in copied}
+        if table in SCORED:
+            different |= {row[0] for row in copied ^ set(warehouse.execute(content.format(f"next_{table}")).fetchall())}
+    return sorted(day for day in dates if not different or day < min(different))
 
 
 def _see_realised(warehouse: DuckDBPyConnection) -> None:
@@ -77,13 +129,13 @@ def _fill_tables(warehouse: DuckDBPyConnection, dates: list[date]) -> None:
     for (
         table
     ) in BY_DATE:  # DuckDB 2.0.0 hides the rows of a large insert into a table made empty in the same transaction
-        warehouse.execute(f"create table serving.{table} as {queries[table]} limit 0")
+        warehouse.execute(f"create table if not exists serving.{table} as {queries[table]} limit 0")
     with transaction(warehouse):
-        for table, day in product(BY_DATE, dates):
+        for day, table in product(dates, BY_DATE):
             set_variables(warehouse, as_of=day)
             warehouse.execute(f"insert into serving.{table} {queries[table]}")
         for table in WHOLE:
-            warehouse.execute(f"create table serving.{table} as {queries[table]}")
+            warehouse.execute(f"create or replace table serving.{table} as {queries[table]}")
 
 
 def _create_views(warehouse: DuckDBPyConnection) -> None:
@@ -92,7 +144,7 @@ def _create_views(warehouse: DuckDBPyConnection) -> None:
     warehouse.execute("use serving")
     with transaction(warehouse):
         for view in VIEWS:
-            warehouse.execute(f"create view {view} as {read_select(SQL / f'serving/{view}.sql', warehouse)}")
+            warehouse.execute(f"create or replace view {view} as {read_select(SQL / f'serving/{view}.sql', warehouse)}")
             warehouse.execute(f"comment on view {view} is {sql_text(title(view))}")
             for column, *_ in warehouse.execute(f"describe {view}").fetchall():
                 warehouse.execute(f"comment on column {view}.{quoted(column)} is {sql_text(comments[column])}")

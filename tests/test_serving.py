@@ -13,8 +13,9 @@ import pytest
 
 from benchmarks.marked_lists import FIRST_DATE, MarkedHome, at
 from tasks.errors import AuditError
+from tasks.publish import repair
 from tasks.serving import BY_DATE, TABLES, VIEWS, is_readable, prune, swap
-from tasks.warehouse import open_warehouse
+from tasks.warehouse import connect, open_warehouse
 
 USERS, TOP_K = 20, 5
 DAY = timedelta(days=1)
@@ -149,6 +150,84 @@ def test_all_tables_hold_the_kept_dates_only(marked: MarkedHome) -> None:
         dates = served(marked, f"select distinct as_of from {table} order by as_of")["as_of"].to_list()
         assert dates == [FIRST_DATE + DAY, FIRST_DATE + 2 * DAY], table
     assert len(served(marked, "from run_log")) == 3
+
+
+def contents(marked: MarkedHome) -> dict[str, list[tuple]]:
+    return {table: served(marked, f"from {table} order by all").rows() for table in TABLES}
+
+
+def rebuilt(marked: MarkedHome) -> dict[str, list[tuple]]:
+    """What the file holds when it is made from nothing."""
+    for file in (marked.home / "serving").glob("almanac-*.duckdb"):
+        file.unlink()
+    assert repair(marked.home, 90)
+    return contents(marked)
+
+
+def in_the_served_file(marked: MarkedHome, statement: str) -> None:
+    with connect(marked.served.resolve()) as file:
+        file.execute(statement)
+        file.execute("checkpoint")
+
+
+def test_a_version_built_on_the_one_before_is_the_one_built_from_nothing(marked: MarkedHome) -> None:
+    for version, days in enumerate((3, 4, 5, 4, 9, 1)):
+        marked.publish(version, FIRST_DATE + days * DAY)
+    found = contents(marked)
+    assert len({row[0] for row in found["recommendations"]}) == 5
+    assert found == rebuilt(marked)
+
+
+def test_dates_that_did_not_change_are_copied_and_those_from_the_first_change_on_written_anew(
+    marked: MarkedHome,
+) -> None:
+    for version in range(3):
+        marked.publish(version, FIRST_DATE + version * DAY)
+    in_the_served_file(
+        marked, "update reach set mean_rank = -1"
+    )  # the one table that is not compared with the warehouse
+    marked.publish(3, FIRST_DATE + DAY)
+    marked.publish(4, FIRST_DATE + 3 * DAY)
+    query = "select distinct as_of from reach where mean_rank = -1"
+    assert served(marked, query)["as_of"].to_list() == [FIRST_DATE]
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        "alter table recommendations drop column reason",
+        "alter table reach alter column users set data type varchar",
+        "drop table reach",
+        "delete from recommendations where rank = 1",
+        "update recommendations set run_id = 'other'",
+        "update item_recommendations set score = 0",
+    ],
+)
+def test_a_version_unlike_what_is_published_is_not_built_on(damage: str, marked: MarkedHome) -> None:
+    marked.publish(0, FIRST_DATE)
+    for view in VIEWS:
+        in_the_served_file(marked, f"drop view {view}")
+    in_the_served_file(marked, damage)
+    marked.publish(1, FIRST_DATE + DAY)
+    assert contents(marked) == rebuilt(marked)
+
+
+@pytest.mark.parametrize("left", [0, 100, 4096 * 3, -600_000, -5000, -1])
+def test_a_version_that_is_cut_off_is_not_built_on(left: int, marked: MarkedHome) -> None:
+    marked.publish(0, FIRST_DATE)
+    size = marked.served.stat().st_size
+    os.truncate(marked.served.resolve(), left if left >= 0 else size + left)
+    assert marked.served.stat().st_size < size
+    marked.publish(1, FIRST_DATE + DAY)
+    assert contents(marked) == rebuilt(marked)
+
+
+def test_a_file_that_forgets_old_dates_does_not_grow(tmp_path: Path) -> None:
+    marked, sizes = MarkedHome(tmp_path / "home", users=20_000, items=30, top_k=TOP_K), []
+    for version in range(9):
+        marked.publish(version, FIRST_DATE + version * DAY, history_days=2)
+        sizes.append(marked.served.stat().st_size)
+    assert max(sizes[4:]) < 1.6 * sizes[1]
 
 
 def test_lists_that_are_missing_are_not_served(marked: MarkedHome) -> None:

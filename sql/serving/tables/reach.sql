@@ -1,4 +1,4 @@
--- One row per date, list and item that stands in a list: in how many, and how high.
+-- One row per list and item that stands in a list of one kept date: in how many, and how high.
 -- key: as_of, list, item_id
 with counted as (
     select
@@ -9,6 +9,7 @@ with counted as (
         sum(rank) as ranks,
         count(*) filter (where rank = 1) as firsts,
     from serving.recommendations
+    where as_of = getvariable('as_of')
     group by as_of, list, item_id
 )
 
