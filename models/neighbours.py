@@ -14,7 +14,7 @@ from torch import Tensor
 from models.graph import Graph
 from models.hops import Hop
 from models.kernels import decay
-from models.propagation import Adjacency, offsets, ranges
+from models.propagation import Adjacency, offsets, ranges, weighted_sums
 
 EASE_RIDGE = 100.0  # λ
 EASE_MOST_ITEMS = 15_000  # its dense inverse costs items³
@@ -34,6 +34,17 @@ def history_weights(graph: Graph, users: Tensor, half_life_days: float) -> Tenso
         .sqrt_()
         .view(len(users), graph.item_count)
     )
+
+
+def history_bags(graph: Graph, users: Tensor, half_life_days: float) -> tuple[Tensor, Tensor, Tensor]:
+    """`history_weights` without zeros: start of each user int64 [B+1]; item int64 and weight float32 [N] of each pair."""
+    events = graph.interactions
+    start = offsets(events.user_index, graph.user_count)
+    row, event = ranges(start[users], start[users + 1])
+    weight = events.strength[event] * decay(events.age_days[event], half_life_days)
+    pairs, pair = torch.unique_consecutive(row * graph.item_count + events.item_index[event], return_inverse=True)
+    total = torch.zeros(len(pairs), device=weight.device).index_add_(0, pair, weight)
+    return offsets(pairs // graph.item_count, len(users)), pairs % graph.item_count, total.sqrt_()
 
 
 def sparse_weights(graph: Graph, half_life_days: float) -> Any:
@@ -56,7 +67,7 @@ def ease_weights(graph: Graph, half_life_days: float, ridge: float = EASE_RIDGE,
     regular = torch.from_numpy((weights.T @ weights).toarray()).to(graph.interactions.strength.device)
     regular.diagonal().add_(ridge)
     inverse = torch.cholesky_inverse(torch.linalg.cholesky(regular))
-    return (inverse / -inverse.diagonal()).fill_diagonal_(own)
+    return (inverse / -inverse.diagonal()).fill_diagonal_(own).contiguous()
 
 
 def knn_weights(
@@ -98,11 +109,10 @@ class Neighbours:
 
     def scores(self, users: Tensor, list_name: str) -> Tensor:
         """float32 [B, I]."""
-        return self.of_history(history_weights(self.graph, users, self.half_life_days))
-
-    def of_history(self, history: Tensor) -> Tensor:
-        """The scores that decayed weights of items give: float32 [B, I] → [B, I]."""
-        return self.weights(history.T.contiguous()).T if isinstance(self.weights, Hop) else history @ self.weights
+        if isinstance(self.weights, Hop):
+            return self.weights(history_weights(self.graph, users, self.half_life_days).T.contiguous()).T
+        start, item, weight = history_bags(self.graph, users, self.half_life_days)
+        return weighted_sums(item, start, weight, self.weights)  # histories are short: a dense product would add zeros
 
     def between(self, items: Tensor, history: Tensor) -> Tensor:
         """Weight of each item of a history (int64 [H]) for each of these (int64 [N]): float32 [N, H]."""

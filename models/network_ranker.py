@@ -13,7 +13,7 @@ from models.graph import Graph
 from models.hops import Hop
 from models.neighbours import EASE_MOST_ITEMS, Neighbours, ease_weights, history_weights, knn_weights
 from models.network import LISTS, ItemSide, Network
-from models.propagation import offsets, ranges
+from models.propagation import offsets, ranges, weighted_sums
 from models.ranking import in_threads
 from models.settings import MODEL
 from models.timeline import Snapshot, Timeline
@@ -225,11 +225,12 @@ class _Pairs:
         item filter's score of the pair minus the user's mean over the live items (float32 [N]).
         """
         history, types = self.snapshot.history, len(self.network.event_types)
-        mix = self.network.mix[self.head, : types * len(history.kernels)].view(len(history.kernels), types, -1)
+        count = len(history.kernels)
         event_type = torch.repeat_interleave(history.items.row_offsets.diff()) % types
-        added = torch.zeros(len(event_type), self.side.embeddings.shape[1], device=self.row.device)
-        for alpha, kernel in zip(mix, history.kernels, strict=True):
-            added += alpha[event_type] * kernel[:, None]
+        place = torch.arange(count, device=self.row.device) * types + event_type[:, None]  # in the mix, of each kernel
+        bags = torch.arange(len(event_type) + 1, device=self.row.device) * count
+        mix = self.network.mix[self.head, : types * count]
+        added = weighted_sums(place.flatten(), bags, history.kernels.T.flatten(), mix)
         added *= self.side.embeddings[history.items.column]
         wanted = self.side.unit[self.item] * self.scale[self.row, None]
         event_bounds = history.items.row_offsets[::types].tolist()

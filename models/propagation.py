@@ -53,14 +53,18 @@ class _Propagate(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, values: Tensor, weight: Tensor, adjacency: Adjacency) -> Tensor:
         ctx.weight, ctx.adjacency = weight, adjacency
-        return _sum(adjacency.column, adjacency.row_offsets, weight, values)
+        return weighted_sums(adjacency.column, adjacency.row_offsets, weight, values)
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None]:
         adjacency = ctx.adjacency
         weight = ctx.weight[adjacency.by_column]
-        return _sum(adjacency.row, adjacency.column_offsets, weight, gradients[0].contiguous()), None, None
+        return weighted_sums(adjacency.row, adjacency.column_offsets, weight, gradients[0].contiguous()), None, None
 
 
-def _sum(index: Tensor, start: Tensor, weight: Tensor, values: Tensor) -> Tensor:
+def weighted_sums(index: Tensor, start: Tensor, weight: Tensor, values: Tensor) -> Tensor:
+    """Σ weight · values[index] of each bag start[r]:start[r+1]: float32 [R, D].
+
+    index, weight: [E]; start: [R+1]; values: [C, D], fast where contiguous.
+    """
     return embedding_bag(index, values, start, mode="sum", per_sample_weights=weight, include_last_offset=True)

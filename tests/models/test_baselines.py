@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from datetime import date
+from math import inf
 from typing import get_args
 
 import pytest
@@ -152,5 +153,6 @@ def test_weights_between_items_and_a_history_are_those_that_scores_are_made_of()
     items, history = torch.tensor([3, 0, 5]), torch.tensor([4, 1, 4, 7])
     for weights in (ease_weights(graph, 30.0), knn_weights(graph, 30.0, 3)):
         ranker = Neighbours("filter", graph, 30.0, weights)
-        each = ranker.of_history(torch.eye(graph.item_count))  # row: one item of a history alone
+        alone = tiny_graph([(item, item, 1) for item in range(graph.item_count)])  # user: one item of a history alone
+        each = Neighbours("filter", alone, inf, weights).scores(torch.arange(graph.item_count), "for_you")
         assert torch.allclose(ranker.between(items, history), each[history][:, items].T)
