@@ -66,20 +66,25 @@ def test_the_clock_reaches_every_network(name: str) -> None:
     assert not torch.equal(plain, decayed) and not torch.equal(plain, seasonal)
 
 
-@pytest.mark.parametrize("name", ["lightgcn_ahead", "gcn"])
+@pytest.mark.parametrize(
+    "name", [name for name in NETWORKS if name != "tgn"]
+)  # which learns neither taste in so few steps
 def test_users_who_changed_their_taste_are_given_the_new_one_by_decay(name: str) -> None:
     graph, users = shop(), torch.arange(30)
     events = graph.interactions
     item = torch.where(events.age_days > 60, (events.item_index + 6) % 12, events.item_index)
     order = torch.argsort(events.user_index * graph.item_count + item, stable=True)
     changed = replace(graph, interactions=replace(events, item_index=item).where(order))
-    told = {"head": 0.0, "dimension": 16, "epochs": 3, "name": name}
+    told = {"head": 0.0, "dimension": 16, "epochs": 12, "name": name}
     shares = []
     for half_life in (3.0, inf):
         ranker = fit_network(changed, HORIZON_DAYS, ModelSettings(), half_life, **told)(changed)
         now = (torch.arange(12) // 6)[None] == (users % 2)[:, None]
         shares.append(float((ranker.scores(users, "discover")[:, :12].softmax(1) * now).sum(1).mean()))
-    assert shares[0] > shares[1] + 0.05
+    assert shares[0] > 0.55
+    assert (
+        shares[0] > shares[1] + 0.05 or name == "sequence_gnn"
+    )  # which reads the order of events without a clock, too
 
 
 def test_without_a_clock_every_edge_weighs_one() -> None:
