@@ -33,6 +33,7 @@ TABLES = BY_DATE + WHOLE
 STORAGE_VERSION = "v1.4.0"  # so that DuckDB clients from 1.4 on can read the file
 KEPT_VERSIONS = 14
 GRACE = timedelta(days=1)  # in which a version that is no longer served stays for readers that have it open
+LEAST_GRACE = timedelta(minutes=10)
 RECOMMENDATIONS = "as_of, list, user_id, rank, item_id, score, model, reason, reason_item_id, run_id"
 REALISED = "as_of date, list varchar, run_id varchar, metric varchar, k bigint, value double, users bigint"
 
@@ -209,12 +210,19 @@ def swap(file: Path) -> None:
 def prune(folder: Path, keep: int = KEPT_VERSIONS, grace: timedelta = GRACE) -> list[Path]:
     """Removes all versions but the `keep` last served ones, the served one and those within their grace; returns them.
 
-    The age of a version counts from the end of its service, so that one linked again by a rollback begins anew.
+    A version's grace begins when its service ends (anew after a rollback to it) and is as long as that was, at least
+    `LEAST_GRACE` and at most `grace`: a day for a daily run's, minutes for those that a backfill goes through.
     """
     served = (folder / "almanac.duckdb").resolve()
-    files = sorted(folder.glob("almanac-*.duckdb"), key=lambda file: file.stat().st_mtime, reverse=True)
-    over = time.time() - grace.total_seconds()
-    old = [file for file in files[keep:] if file.resolve() != served and file.stat().st_mtime < over]
+    ended = {file: file.stat().st_mtime for file in folder.glob("almanac-*.duckdb")}
+    files = sorted(ended, key=ended.__getitem__, reverse=True)
+    begun = dict(zip(files, [ended[file] for file in files[1:]] + [0.0], strict=True))
+
+    def is_over(file: Path) -> bool:
+        service = max(ended[file] - begun[file], LEAST_GRACE.total_seconds())
+        return ended[file] + min(service, grace.total_seconds()) < time.time()
+
+    old = [file for file in files[keep:] if file.resolve() != served and is_over(file)]
     for file in old:
         file.unlink()
     return old

@@ -302,8 +302,8 @@ def test_pruning_keeps_the_served_file_and_young_ones(home: Path, published: Pub
         os.utime(file, (moment, moment))
         return file
 
-    young = [version(f"young-{number}", GRACE / 2) for number in range(KEPT_VERSIONS + 3)]
-    old = [version(f"old-{number}", GRACE * 2) for number in range(3)]
+    young = [version(f"young-{number}", timedelta(seconds=number)) for number in range(KEPT_VERSIONS + 3)]
+    old = [version(f"old-{number}", GRACE * (2 + number)) for number in range(3)]
     publish_again(home, published)
     left = set(serving.glob("almanac-*.duckdb"))
     assert {*young, (serving / "almanac.duckdb").resolve()} <= left

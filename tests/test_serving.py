@@ -251,12 +251,21 @@ def version(serving: Path, name: str, age: timedelta) -> Path:
 
 
 def test_pruning_keeps_the_number_the_served_one_and_those_in_their_grace(tmp_path: Path) -> None:
-    files = [version(tmp_path, f"{days}", days * DAY) for days in (1, 2, 3, 4, 5)]
+    files = [version(tmp_path, f"{days}", days * DAY) for days in (1, 2, 6, 10, 14)]
     (tmp_path / "almanac.duckdb").symlink_to(files[4].name)
     assert prune(tmp_path, keep=9, grace=DAY) == []
-    assert prune(tmp_path, keep=1, grace=2.5 * DAY) == files[2:4]
-    assert prune(tmp_path, keep=0, grace=0 * DAY) == files[:2]
+    assert prune(tmp_path, keep=1, grace=5 * DAY) == files[2:4]
+    assert prune(tmp_path, keep=1, grace=DAY) == files[1:2]
+    assert prune(tmp_path, keep=0, grace=0 * DAY) == files[:1]
     assert (tmp_path / "almanac.duckdb").exists()
+
+
+def test_a_version_stays_as_long_as_it_was_served_and_ten_minutes_at_least(tmp_path: Path) -> None:
+    minutes = [1, 9, 11, 12, 40, 71, 73]  # since each was no longer served; 40 − 71: half an hour of service
+    files = [version(tmp_path, f"{ago}", timedelta(minutes=ago)) for ago in minutes]
+    (tmp_path / "almanac.duckdb").symlink_to(files[0].name)
+    assert prune(tmp_path, keep=0, grace=DAY) == [files[2], files[4], files[5]]  # 12 had served for 28 minutes
+    assert files[6].exists()  # nobody knows since when it was served
 
 
 def test_grace_begins_when_a_version_is_no_longer_served(tmp_path: Path) -> None:
