@@ -1,8 +1,9 @@
 """What the project was asked to cover, from five articles, and what became of it: docs/coverage.toml as a table with results.
 
-Run: python -m benchmarks.coverage [--check] (tests on real data need ALMANAC_DATA). Every file, symbol and test that is named
-must exist; the tests are run, and docs/coverage.md is written. `--check` runs none and writes nothing: it compares names, and
-the rows of that file. Ends with 1 where something is missing or a test has not passed.
+Run: python -m benchmarks.coverage [--check | --report FILE] (tests on real data need ALMANAC_DATA). Every file, symbol and test
+that is named must exist; the tests are run, or read from a JUnit report of the whole suite, and docs/coverage.md is written.
+`--check` runs none and writes nothing: it compares names, and the rows of that file. Ends with 1 where something is missing
+or a test has not passed.
 """
 
 from __future__ import annotations
@@ -180,7 +181,7 @@ def main(arguments: list[str]) -> None:
             found.append(f"{TABLE.name} has other rows than {ROWS.name}: run python -m benchmarks.coverage")
     elif not found:
         tests = dict.fromkeys(test for row in every_row(groups) for test in row.tests)
-        happened = run(tests)
+        happened = outcomes(Path(arguments[-1]).read_text()) if "--report" in arguments else run(tests)
         TABLE.write_text(table(groups, happened))
         found += [f"{test}: {kind}" for test in tests for kind in of(test, happened) if kind != PASSED]
     print("\n".join(found) or f"{len(every_row(groups))} rows, nothing missing")
