@@ -29,9 +29,7 @@ def publish(
     """
     with open_warehouse(home) as warehouse:
         _preview(warehouse, as_of, run_id)
-        served = (home / "serving" / LINK).resolve()
-        base = served if served.exists() else None
-        file = build_serving_file(warehouse, home, as_of, run_id, history_days, base)
+        file = build_serving_file(warehouse, home, as_of, run_id, history_days, base=home / "serving" / LINK)
         file = file.replace(file.with_name(version_name(publications(warehouse) | {as_of: run_id})))
         with transaction(warehouse):
             for table in PUBLISHED:

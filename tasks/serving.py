@@ -83,28 +83,27 @@ def _attach_copy(warehouse: DuckDBPyConnection, file: Path, base: Path) -> list[
     """Attaches a copy cut down to the dates it holds as they are wanted, up to the first that differs; none: not attached."""
     try:
         _attach(warehouse, file, base)
-    except (OSError, duckdb.Error):
-        return []
-    try:
-        kept = _dates_in_common(warehouse)
-        for table in BY_DATE if kept else ():
-            warehouse.execute(
-                f"delete from serving.{table} where as_of not between $first and $last",
-                {"first": kept[0], "last": kept[-1]},
-            )
-    except duckdb.Error:  # damaged
-        kept = []
-    if not kept:
-        warehouse.execute("detach serving")
-    return kept
+        if kept := _dates_in_common(warehouse):
+            bounds = {"first": kept[0], "last": kept[-1]}
+            for table in BY_DATE:
+                warehouse.execute(f"delete from serving.{table} where as_of not between $first and $last", bounds)
+            return kept
+    except (OSError, duckdb.Error):  # not there, or damaged
+        pass
+    warehouse.execute("detach database if exists serving")
+    return []
 
 
 def _dates_in_common(warehouse: DuckDBPyConnection) -> list[date]:
-    """The kept dates before the first whose rows differ; none where columns do. Reads every row of the copy."""
+    """The kept dates before the first whose rows differ; none where names or columns do. Reads every row of the copy."""
+    named = "select table_name from information_schema.tables where table_catalog = 'serving'"
+    if not {name for (name,) in warehouse.execute(named).fetchall()} <= {*TABLES, *VIEWS}:  # of another release
+        return []
     dates, different = set(), set()
     for table in BY_DATE:
-        query = read_select(SQL / f"serving/tables/{table}.sql", warehouse)
-        here, there = (warehouse.execute(f"describe {rows}").fetchall() for rows in (query, f"serving.{table}"))
+        here, there = (
+            warehouse.execute(f"describe {rows}").fetchall() for rows in (_rows(warehouse, table), f"serving.{table}")
+        )
         if here != there:
             return []
         columns = ", ".join(quoted(column) for column, *_ in here)
@@ -126,10 +125,9 @@ def _see_realised(warehouse: DuckDBPyConnection) -> None:
 
 
 def _fill_tables(warehouse: DuckDBPyConnection, dates: list[date]) -> None:
-    queries = {table: read_select(SQL / f"serving/tables/{table}.sql", warehouse) for table in TABLES}
-    for (
-        table
-    ) in BY_DATE:  # DuckDB 2.0.0 hides the rows of a large insert into a table made empty in the same transaction
+    queries = {table: _rows(warehouse, table) for table in TABLES}
+    # made before the transaction: DuckDB 2.0.0 hides the rows of a large insert into a table made empty in the same one
+    for table in BY_DATE:
         warehouse.execute(f"create table if not exists serving.{table} as {queries[table]} limit 0")
     with transaction(warehouse):
         for day, table in product(dates, BY_DATE):
@@ -137,6 +135,11 @@ def _fill_tables(warehouse: DuckDBPyConnection, dates: list[date]) -> None:
             warehouse.execute(f"insert into serving.{table} {queries[table]}")
         for table in WHOLE:
             warehouse.execute(f"create or replace table serving.{table} as {queries[table]}")
+
+
+def _rows(warehouse: DuckDBPyConnection, table: str) -> str:
+    """The query that a serving table is filled from."""
+    return read_select(SQL / f"serving/tables/{table}.sql", warehouse)
 
 
 def _create_views(warehouse: DuckDBPyConnection) -> None:
