@@ -10,7 +10,7 @@ from typing import Any
 from duckdb import DuckDBPyConnection
 
 from tasks.errors import RunError
-from tasks.serving import BY_DATE, TABLES, VIEWS, sql_text
+from tasks.serving import SCORED, TABLES, VIEWS, sql_text
 from tasks.warehouse import SQL, quoted
 
 LAYOUT = 1  # counts up with every change of tables or views, so that an older Almanac leaves a newer database alone
@@ -56,9 +56,8 @@ def layout_of(serving: DuckDBPyConnection, file: Path) -> Layout:
     if found != {*TABLES, *VIEWS}:
         raise RunError(f"{file} was made by another version of Almanac; publish once more, then its readers are served")
     tables = [_table(serving, table) for table in TABLES]
-    tables += [
-        f"create index on almanac_tables.{table} (as_of)" for table in BY_DATE
-    ]  # a whole date is read in its order
+    # a whole date is read in its order
+    tables += [f"create index on almanac_tables.{table} (as_of)" for table in SCORED]
     views = [f"create or replace view almanac.{view} as {(SQL / f'serving/{view}.sql').read_text()}" for view in VIEWS]
     told = serving.execute(
         "select view_name, comment from duckdb_views() where not internal order by view_name"
