@@ -17,9 +17,16 @@ from models.graph import Graph
 from models.graph_filter import fit_graph_filter
 from models.kernels import YEAR_CONCENTRATION, decay, middle_of, phase_match, year_phase
 from models.lightgcn import fit_lightgcn
-from models.neighbours import EASE_MOST_ITEMS, EASE_RIDGE, KNN_NEIGHBOURS, Neighbours, ease_weights, knn_weights
+from models.neighbours import (
+    EASE_MOST_ITEMS,
+    EASE_RIDGE,
+    KNN_NEIGHBOURS,
+    Neighbours,
+    ease_weights,
+    knn_weights,
+    user_events,
+)
 from models.network_ranker import NetworkRanker
-from models.propagation import offsets, ranges
 from models.ranking import Ranker
 from models.seasonal import fit_seasonal, segment_counts
 from models.sequence import fit_sequence
@@ -98,12 +105,6 @@ def segment_popularity(graph: Graph, phase: bool = True) -> Popularity:
         weight = weight + phase_match(events.year_phase, coming, YEAR_CONCENTRATION)
     scores = segment_counts(graph, weight * events.strength)
     return Popularity("segment_popularity", "segment", scores + 0.1 * scores.sum(0), graph.user_segment)
-
-
-def user_events(graph: Graph, users: Tensor) -> tuple[Tensor, Tensor]:
-    """Positions of the users' events in graph.interactions, and for each the user's position in `users`."""
-    start = offsets(graph.interactions.user_index, graph.user_count)
-    return ranges(start[users], start[users + 1])
 
 
 Refresh = Callable[[Graph], Ranker]  # the fitted baseline as of a graph's date

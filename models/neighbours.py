@@ -22,29 +22,31 @@ KNN_NEIGHBOURS = 100
 CHUNK_ITEMS = 512
 
 
-def history_weights(graph: Graph, users: Tensor, half_life_days: float) -> Tensor:
-    """√(Σ strength · 2^(−age/half-life)) of each pair: float32 [B, I]; the root keeps frequent pairs from ruling."""
-    events = graph.interactions
-    start = offsets(events.user_index, graph.user_count)
-    row, event = ranges(start[users], start[users + 1])
-    weight = events.strength[event] * decay(events.age_days[event], half_life_days)
-    pairs = torch.zeros(len(users) * graph.item_count, device=weight.device)
-    return (
-        pairs.index_add_(0, row * graph.item_count + events.item_index[event], weight)
-        .sqrt_()
-        .view(len(users), graph.item_count)
-    )
+def user_events(graph: Graph, users: Tensor) -> tuple[Tensor, Tensor]:
+    """Positions of the users' events in graph.interactions, and for each the user's position in `users`."""
+    start = offsets(graph.interactions.user_index, graph.user_count)
+    return ranges(start[users], start[users + 1])
 
 
 def history_bags(graph: Graph, users: Tensor, half_life_days: float) -> tuple[Tensor, Tensor, Tensor]:
-    """`history_weights` without zeros: start of each user int64 [B+1]; item int64 and weight float32 [N] of each pair."""
+    """√(Σ strength · 2^(−age/half-life)) of each pair that has events; the root keeps frequent pairs from ruling.
+
+    Start of each user int64 [B+1]; item int64 and weight float32 [N] of each pair.
+    """
     events = graph.interactions
-    start = offsets(events.user_index, graph.user_count)
-    row, event = ranges(start[users], start[users + 1])
+    row, event = user_events(graph, users)
     weight = events.strength[event] * decay(events.age_days[event], half_life_days)
     pairs, pair = torch.unique_consecutive(row * graph.item_count + events.item_index[event], return_inverse=True)
     total = torch.zeros(len(pairs), device=weight.device).index_add_(0, pair, weight)
     return offsets(pairs // graph.item_count, len(users)), pairs % graph.item_count, total.sqrt_()
+
+
+def history_weights(graph: Graph, users: Tensor, half_life_days: float) -> Tensor:
+    """`history_bags` with 0 for all other pairs: float32 [B, I]."""
+    start, item, weight = history_bags(graph, users, half_life_days)
+    pairs = torch.zeros(len(users), graph.item_count, device=weight.device)
+    pairs[torch.repeat_interleave(start.diff()), item] = weight
+    return pairs
 
 
 def sparse_weights(graph: Graph, half_life_days: float) -> Any:

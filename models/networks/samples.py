@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from models.networks.sampling import KnownEdges
-from models.networks.subgraphs import Subgraph, clusters, induced, saint_edges, saint_nodes, saint_walks
+from models.networks.subgraphs import Subgraph, cluster_batches, clusters, saint_edges, saint_nodes, saint_walks
 from models.networks.view import Relation, View
 
 Sample = Callable[[View, float, torch.Generator], tuple[View, Tensor | None]]  # None = every node takes part
@@ -49,8 +49,12 @@ def part(
 
 def cluster(edges: KnownEdges, size: int, dice: torch.Generator) -> Subgraph:
     """Some of `size` parts with few edges between them (Cluster-GCN; Chiang et al. 2019)."""
-    chosen = torch.randperm(size, generator=dice, device=dice.device)[:PARTS_PER_BATCH]
-    return induced(edges, torch.nonzero(torch.isin(clusters(edges, size, dice), chosen)).squeeze(1))
+    return next(cluster_batches(edges, clusters(edges, size, dice), PARTS_PER_BATCH, dice))
+
+
+def by_chance(edges: Relation, dice: torch.Generator) -> Tensor:
+    """An order in which every edge is as likely to come first."""
+    return torch.rand(edges.weight.shape, generator=dice, device=dice.device)
 
 
 def by_weight(edges: Relation, dice: torch.Generator) -> Tensor:
@@ -60,9 +64,7 @@ def by_weight(edges: Relation, dice: torch.Generator) -> Tensor:
 
 
 SAMPLES: dict[str, Sample] = {
-    "neighbours": partial(
-        neighbours, order=lambda edges, dice: torch.rand(edges.weight.shape, generator=dice, device=dice.device)
-    ),
+    "neighbours": partial(neighbours, order=by_chance),
     "neighbours_by_weight": partial(neighbours, order=by_weight),
     "edge_dropout": dropped,
     "saint_nodes": partial(part, draw=saint_nodes),

@@ -11,10 +11,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import normalize
 
-from models.baselines import popularity_scores, user_events
+from models.baselines import popularity_scores
 from models.factorisation import nearest_in_history
 from models.graph import Graph
 from models.kernels import decay
+from models.neighbours import user_events
 from models.networks import network
 from models.networks.inputs import Inputs
 from models.networks.losses import LOSSES
