@@ -113,8 +113,7 @@ def amid(moment: str, end, stage: Stage) -> str:
             holder.close()
     code = running.wait()
     # a run makes good at its start what an earlier one missed: a connection cut there is no end of it
-    made_good = code == 0 and end is _cut
-    if code == 0 and not made_good:
+    if code == 0 and end is not _cut:
         raise DidNotHappen("the run went on to its end")
     database.start()
     return f"{told} {moment}; the run ended with {code}: {_said(running)}"

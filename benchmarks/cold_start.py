@@ -9,7 +9,6 @@ Finished rows are kept in .almanac-bench/cold_start.jsonl.
 
 from __future__ import annotations
 
-import json
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -22,6 +21,7 @@ import torch
 
 from benchmarks.backtests import HOMES
 from benchmarks.cold_scenes import SOURCES, Case, Source, read, scene
+from benchmarks.kept_rows import Row, add_rows, read_rows
 from models.baselines import BASELINES, segment_popularity
 from models.graph import Graph
 from models.metrics import ONE_SIDED_90, hits, ndcg, paired_difference
@@ -38,7 +38,6 @@ ID_DROPOUT = 0.3
 REFERENCES = ("segment popularity", "content only", "with ID dropout")
 KEPT = HOMES / "cold_start.jsonl"
 Refresh = Callable[[Graph], Ranker]
-Row = dict[str, Any]
 
 
 def contenders(graph: Graph, source: Source) -> Iterator[tuple[str, Refresh]]:
@@ -91,8 +90,7 @@ def measure(name: str, kept: list[Row]) -> None:
             print(name, trained.as_of, model, f"{seconds:.1f} s", file=sys.stderr, flush=True)
             start = process_time()
         kept += rows
-        with KEPT.open("a") as file:
-            file.writelines(json.dumps(row) + "\n" for row in rows)
+        add_rows(KEPT, rows)
 
 
 def table(rows: list[Row]) -> str:
@@ -126,11 +124,7 @@ def main(arguments: list[str]) -> None:
     """Measures what is not yet measured, and prints the table."""
     torch.set_num_threads(1)
     chosen = [name for name in SOURCES if name in arguments] or list(SOURCES)
-    KEPT.parent.mkdir(exist_ok=True)
-    kept = [json.loads(line) for line in KEPT.read_text().splitlines()] if KEPT.exists() else []
-    if "--fresh" in arguments:
-        kept = [row for row in kept if row["data"] not in chosen]
-        KEPT.write_text("".join(json.dumps(row) + "\n" for row in kept))
+    kept = read_rows(KEPT, chosen if "--fresh" in arguments else ())
     for name in chosen:
         measure(name, kept)
     print(table([row for row in kept if row["data"] in chosen]))

@@ -21,6 +21,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from benchmarks.kept_rows import Row, add_rows, read_rows
 from benchmarks.static_models import GRIDS, STACKS, Options, Remembered, Stack, choices, fit, installed, undated
 from models.graph import Graph
 from models.metrics import hits, ndcg, precision, recall
@@ -35,7 +36,6 @@ USERS_PER_STEP = 256
 STACK_WEIGHTS = (0.0, 0.25, 0.5, 1.0, 2.0)
 KEPT = Path(".almanac-bench/static.jsonl")
 METRICS = {"recall": recall, "precision": precision, "ndcg": ndcg}
-Row = dict[str, Any]
 
 
 @dataclass(frozen=True)
@@ -101,8 +101,7 @@ class Trial:
                 return row
         row = key | (self._stack() if model == "stack" else self._single(model))
         self.kept.append(row)
-        with KEPT.open("a") as file:
-            file.write(json.dumps(row) + "\n")
+        add_rows(KEPT, [row])
         return row
 
     def _choices(self, model: str) -> Any:
@@ -169,11 +168,7 @@ def main(arguments: list[str]) -> None:
     """Measures what is not yet measured, and prints the table."""
     torch.set_num_threads(1)
     chosen = [data for data in SEEDS if data in arguments] or list(SEEDS)
-    KEPT.parent.mkdir(exist_ok=True)
-    kept = [json.loads(line) for line in KEPT.read_text().splitlines()] if KEPT.exists() else []
-    if "--fresh" in arguments:
-        kept = [row for row in kept if row["data"] not in chosen]
-        KEPT.write_text("".join(json.dumps(row) + "\n" for row in kept))
+    kept = read_rows(KEPT, chosen if "--fresh" in arguments else ())
     rows = []
     for data in chosen:
         for seed in SEEDS[data]:
