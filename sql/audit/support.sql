@@ -26,7 +26,7 @@ recent as (
     qualify place <= 50
 ),
 
-firsts as (
+firsts as materialized (
     select
         users.user_index,
         row_number() over (order by md5(users.user_id)) as place,
@@ -121,13 +121,37 @@ likeness as (
     inner join user_counts as other on together.other_item_index = other.item_index
 ),
 
-likenesses as (
+kept_out as (  -- what discover may not show a user again
     select
-        histories.user_index,
-        likeness.item_index,
+        owned.user_index,
+        owned.item_index,
+        shown.row_count,
+    from owned
+    inner join drawn using (user_index)
+    inner join shown using (item_index)
+    where shown.list = 'discover'
+),
+
+pairs as (
+    select
+        user_index,
+        item_index,
+    from lists
+    union
+    select
+        user_index,
+        item_index,
+    from kept_out
+),
+
+parts as (
+    select
+        pairs.user_index,
+        pairs.item_index,
         likeness.cosine / histories.history_count as part,
-    from histories
-    inner join likeness on histories.item_index = likeness.other_item_index
+    from pairs
+    inner join histories using (user_index)
+    inner join likeness on pairs.item_index = likeness.item_index and histories.item_index = likeness.other_item_index
     union all
     select
         user_index,
@@ -141,8 +165,45 @@ behind as (
         user_index,
         item_index,
         sum(part) as support,
-    from likenesses
+    from parts
     group by user_index, item_index
+),
+
+spread as (  -- an item's likeness to all rows shown, itself among them
+    select
+        shown.list,
+        likeness.other_item_index as item_index,
+        sum(shown.row_count * likeness.cosine) as likeness,
+    from shown
+    inner join likeness using (item_index)
+    group by shown.list, likeness.other_item_index
+    union all
+    select
+        list,
+        item_index,
+        row_count,
+    from shown
+),
+
+dealt as (
+    select
+        spread.list,
+        histories.user_index,
+        sum(spread.likeness / histories.history_count) as support,
+    from histories
+    inner join spread using (item_index)
+    group by spread.list, histories.user_index
+),
+
+withheld as (
+    select
+        'discover' as list,
+        kept_out.user_index,
+        sum(kept_out.row_count) as row_count,
+        sum(kept_out.row_count * behind.support) as support,
+    from kept_out
+    left join behind using (user_index, item_index)
+    group by kept_out.user_index
 ),
 
 event_counts as (
@@ -162,39 +223,51 @@ popularity as (
     from event_counts
 ),
 
-eligible as (
+ranked as (
     select
-        shown.list,
-        drawn.user_index,
-        shown.item_index,
-        shown.row_count,
+        lists.list,
+        lists.user_index,
         lists.rank,
         coalesce(behind.support, 0) as support,
         coalesce(popularity.popularity, 0) as popularity,
-    from shown
-    cross join drawn
-    left join lists using (list, user_index, item_index)
+    from lists
+    semi join shown using (list, item_index)
     left join behind using (user_index, item_index)
     left join popularity using (item_index)
-    where
-        shown.list = 'for_you'
-        or not exists (
-            select 1 from owned
-            where owned.user_index = drawn.user_index and owned.item_index = shown.item_index
-        )
+),
+
+listed as (
+    select
+        list,
+        user_index,
+        avg(support) as own,
+        avg(popularity) as popularity,
+        avg(support) filter (where rank <= 5) - avg(support) filter (where rank > 5) as support_falls,
+        avg(popularity) filter (where rank <= 5) - avg(popularity) filter (where rank > 5) as popularity_falls,
+    from ranked
+    group by list, user_index
+),
+
+totals as (
+    select
+        list,
+        sum(row_count) as row_count,
+    from shown
+    group by list
 ),
 
 fits as (
     select
-        list,
-        user_index,
-        avg(support) filter (where rank is not null) as own,
-        sum(row_count * support) / sum(row_count) as dealt,
-        avg(popularity) filter (where rank is not null) as popularity,
-        avg(support) filter (where rank <= 5) - avg(support) filter (where rank > 5) as support_falls,
-        avg(popularity) filter (where rank <= 5) - avg(popularity) filter (where rank > 5) as popularity_falls,
-    from eligible
-    group by list, user_index
+        totals.list,
+        drawn.user_index,
+        listed.* exclude (list, user_index),
+        (coalesce(dealt.support, 0) - coalesce(withheld.support, 0))
+        / nullif(totals.row_count - coalesce(withheld.row_count, 0), 0) as dealt,
+    from totals
+    cross join drawn
+    left join listed using (list, user_index)
+    left join dealt using (list, user_index)
+    left join withheld using (list, user_index)
 ),
 
 level as (
