@@ -119,6 +119,7 @@ class Timeline:
         """What the snapshots of one date have in common; that of the last date asked for is kept."""
         if self._latest[0] != back_days:
             facts = self.settings.facts
+            near = self.settings.taste and self.settings.neighbour_count and not self.settings.random_graph
             columns = {RECENT: self.trend(back_days)}
             if self.season:
                 columns[EARLIER_YEARS] = self.season.at(back_days)
@@ -132,9 +133,7 @@ class Timeline:
                 "trend_part": torch.tensor(parts, device=trend.device),
                 "item_entities": self.item_entities.hop(back_days) if facts and self.item_entities else None,
                 "entity_entities": self.entity_entities.hop(back_days) if facts and self.entity_entities else None,
-                "neighbours": self.neighbours(back_days)
-                if self.settings.neighbour_count and not self.settings.random_graph
-                else None,
+                "neighbours": self.neighbours(back_days) if near else None,
             }
             self._latest = back_days, shared
         return self._latest[1]
