@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime
+from functools import wraps
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -24,6 +25,7 @@ from tasks.notify import Event, announce
 from tasks.registry import Choice
 from tasks.sources import Source
 from tasks.status import write_status
+from tasks.warehouse import open_warehouse
 
 logger = logging.getLogger("almanac")
 logger.setLevel(logging.INFO)  # so that the seconds of each step reach the log of a run on a server, too
@@ -80,6 +82,17 @@ class Day:
     found: dict[str, Any] = field(default_factory=dict)
 
 
+def kept_open(step: Callable[..., None]) -> Callable[..., None]:
+    """Opens the warehouse around a step of a job: each opening within it then takes a tenth of the time."""
+
+    @wraps(step)
+    def opened(job: Job, *arguments: Any) -> None:
+        with open_warehouse(job.home):
+            step(job, *arguments)
+
+    return opened
+
+
 @dataclass(frozen=True)
 class Job:
     """What all dates of a flow have in common."""
@@ -114,7 +127,7 @@ class Job:
 
     def close(self, day: Day, status: str, message: str | None = None) -> None:
         """Closes the date's row and tells who wants to know; a disk too full for this must not hide what went wrong."""
-        with suppress(AlmanacError):
+        with suppress(AlmanacError), open_warehouse(self.home):
             runs.finish_run(self.home, day.run_id, status, utc_now(), day.seconds, message)
             write_status(self.home, utc_now())
         told = (self.source.name, day.as_of, day.run_id)
@@ -133,6 +146,7 @@ class Job:
             day.found["accounting"] = load(self.home, self.source, end, day.started_at, day.run_id)
             day.found["stale"] = runs.mark_stale(self.home, utc_now())
 
+    @kept_open
     def prepare(self, day: Day) -> None:
         """Builds the graph as of the date and keeps it in the date's folder."""
         known_at = transform.known_at(self.source, day.as_of) if self.config.known_at == "load" else None
@@ -154,6 +168,7 @@ class Job:
         parent = self._parent(as_of)
         return (registry.artifact(self.home, parent), parent) if parent else (None, None)
 
+    @kept_open
     def choose(self, day: Day, trained: str | None) -> None:
         """Passes the gate: with the model trained in the date's folder, or with one on record."""
         if trained is None:
@@ -185,6 +200,7 @@ class Job:
             config.diversity,
         )
 
+    @kept_open
     def publish(self, day: Day) -> None:
         """Audits the date's scored lists and publishes them; the date's folder is then done with."""
         registry.take_scores(self.home, day.as_of, day.folder, day.run_id)

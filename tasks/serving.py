@@ -72,6 +72,7 @@ def build_serving_file(
 
 def _attach(warehouse: DuckDBPyConnection, file: Path, copied: Path | None = None) -> None:
     """As `serving`: a new file, or a copy."""
+    warehouse.execute("detach database if exists serving")
     for leftover in (file, file.with_name(f"{file.name}.wal")):
         leftover.unlink(missing_ok=True)
     if copied:
@@ -80,7 +81,7 @@ def _attach(warehouse: DuckDBPyConnection, file: Path, copied: Path | None = Non
 
 
 def _attach_copy(warehouse: DuckDBPyConnection, file: Path, base: Path) -> list[date]:
-    """Attaches a copy cut down to the dates it holds as they are wanted, up to the first that differs; none: not attached."""
+    """Attaches a copy cut down to the dates it holds as they are wanted, up to the first that differs; none: of no use."""
     try:
         _attach(warehouse, file, base)
         if kept := _dates_in_common(warehouse):
@@ -90,7 +91,6 @@ def _attach_copy(warehouse: DuckDBPyConnection, file: Path, base: Path) -> list[
             return kept
     except (OSError, duckdb.Error):  # not there, or damaged
         pass
-    warehouse.execute("detach database if exists serving")
     return []
 
 

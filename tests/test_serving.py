@@ -225,6 +225,15 @@ def test_a_version_that_is_cut_off_is_not_built_on(left: int, marked: MarkedHome
     assert contents(marked) == rebuilt(marked)
 
 
+def test_a_file_that_broke_off_half_way_is_begun_anew_by_a_retry(marked: MarkedHome) -> None:
+    marked.publish(0, FIRST_DATE)
+    with open_warehouse(marked.home) as warehouse:  # open since before the first try
+        warehouse.execute(f"attach '{marked.home / 'serving' / 'next.duckdb'}' as serving")
+        warehouse.execute("create table serving.recommendations (half varchar)")
+        marked.publish(1, FIRST_DATE + DAY)
+    assert contents(marked) == rebuilt(marked)
+
+
 def test_a_file_that_forgets_old_dates_does_not_grow(tmp_path: Path) -> None:
     marked, sizes = MarkedHome(tmp_path / "home", users=20_000, items=30, top_k=TOP_K), []
     for version in range(9):
