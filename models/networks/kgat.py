@@ -51,12 +51,15 @@ class KGAT(nn.Module):
     @torch.no_grad()
     def attention(self, view: View, values: Tensor) -> Hop:
         """π, along the edges of `view.joined`."""
-        edges, kind = view.joined
-        logits = edges.weight.log()
-        for place, name in enumerate(view.relations):
-            told = values @ self.project[place]
-            asked = torch.tanh(told + self.relation[place])
-            logits[kind == place] += dots(view.hop(name).adjacency, asked[:, None], told[:, None])[:, 0]
+        edges, ends = view.joined[0], view.ends
+        relations = zip(
+            ends.adjacency, ends.heard(values), ends.hearers(values), self.project, self.relation, strict=True
+        )
+        fits = [values.new_zeros(0)]
+        for adjacency, tail, head, project, relation in relations:
+            asked = torch.tanh(head @ project + relation)
+            fits.append(dots(adjacency, asked[:, None], (tail @ project)[:, None])[:, 0])
+        logits = edges.weight.log().index_add(0, ends.joined, torch.cat(fits))
         return Hop(view.hop().adjacency, softmax(logits, edges.edge_index[1], num_nodes=view.node_count))
 
     def begin(self, view: View, inputs: Inputs) -> None:
@@ -66,19 +69,20 @@ class KGAT(nn.Module):
 
     def beside(self, view: View, inputs: Inputs) -> Tensor:
         """The knowledge loss: as many triples of each relation, drawn by weight, against tails of the same kind."""
-        values, losses = inputs(view), []
+        values, places, triples = inputs(view), [], []
         for place, (name, edges) in enumerate(view.relations.items()):
-            if not len(edges.weight):
-                continue
-            tail, head = edges.edge_index[:, drawn(edges.weight, TRIPLES)]
-            kind = view.kinds[name[0]]
-            other = torch.randint(kind.start, kind.stop, tail.shape, device=tail.device)
-            told = values[torch.cat([head, tail, other])] @ self.project[place]
-            asked, true, false = told.view(3, TRIPLES, -1)
-            asked = asked + self.relation[place]
-            gap = (asked - false).square().sum(1) - (asked - true).square().sum(1)
-            losses.append(-logsigmoid(gap).mean())
-        return SHARE * torch.stack(losses).mean() if losses else values.sum() * 0
+            if len(edges.weight):
+                tail, head = edges.edge_index[:, drawn(edges.weight, TRIPLES)]
+                kind = view.kinds[name[0]]
+                other = torch.randint(kind.start, kind.stop, tail.shape, device=tail.device)
+                places.append(place)
+                triples.append(torch.stack([head, tail, other]))
+        if not places:
+            return values.sum() * 0
+        told = values[torch.stack(triples)] @ self.project[places][:, None]  # [R, 3, TRIPLES, D]
+        asked = told[:, 0] + self.relation[places][:, None]
+        gap = (asked - told[:, 2]).square().sum(2) - (asked - told[:, 1]).square().sum(2)
+        return SHARE * -logsigmoid(gap).mean()
 
 
 class TransEKGAT(KGAT):

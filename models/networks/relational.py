@@ -2,23 +2,22 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import dropout, elu
 from torch_geometric.nn import RGCNConv
 
 from models.hops import Hop
-from models.networks.view import View
+from models.networks.view import Ends, View
 
 
 class AlongRGCN(RGCNConv):
-    """PyG's layer, its sums along hops, one for each relation: h_i' = W_0 h_i + b + Σ_r W_r Σ_j w_ij h_j / c_ij."""
+    """PyG's layer, its sums along hops between the ends of each relation: h_i' = W_0 h_i + b + Σ_r W_r Σ_j w_ij h_j / c_ij."""
 
-    def forward(self, x: Tensor, edge_index: list[Hop], edge_type: Any = None) -> Tensor:  # pyright: ignore
-        own = x @ self.root + self.bias
-        return own + sum(hop(x) @ transform for hop, transform in zip(edge_index, self.weight, strict=True))
+    def forward(self, x: Tensor, edge_index: Ends, edge_type: list[Hop]) -> Tensor:  # pyright: ignore
+        relations = zip(edge_type, edge_index.heard(x), self.weight, strict=True)
+        heard = [hop(values) @ transform for hop, values, transform in relations]
+        return (x @ self.root + self.bias).index_add(0, edge_index.target, torch.cat([x[:0], *heard]))
 
 
 class RelationalGCN(nn.Module):
@@ -40,12 +39,13 @@ class RelationalGCN(nn.Module):
 
     def forward(self, view: View, values: Tensor) -> Tensor:
         """float32 [V, D] → [V, (L + 1) D]."""
-        hops = [view.hop(name) for name in view.relations]
+        ends = view.ends
+        hops = [Hop(one, view.hop(name).weight) for name, one in zip(view.relations, ends.adjacency, strict=True)]
         count = torch.tensor([place.stop - place.start for place in view.kinds.values()], device=values.device)
         values = values + self.kind.repeat_interleave(count, 0)
         every = [values]
         for place, layer in enumerate(self.layers):
-            values = layer(values, hops)
+            values = layer(values, ends, hops)
             values = elu(values) if place < len(self.layers) - 1 else values
             values = dropout(values, self.dropout, self.training)
             every.append(values)

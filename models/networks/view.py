@@ -67,6 +67,24 @@ class Relation:
 
 
 @dataclass(frozen=True)
+class Ends:
+    """Who takes part in each relation, one relation after the other: in a graph of facts most relations touch few nodes."""
+
+    source: Tensor  # int64 [P], nodes that are heard in a relation
+    target: Tensor  # int64 [Q], nodes that hear in a relation
+    adjacency: tuple[Adjacency, ...]  # of each relation: its targets ← its sources
+    joined: Tensor  # int64 [E], the place in `View.joined` of each edge of each relation
+
+    def heard(self, values: Tensor) -> tuple[Tensor, ...]:
+        """The sources' values of each relation: [V, …] → [P_r, …] each."""
+        return values[self.source].split([len(one.column_offsets) - 1 for one in self.adjacency])
+
+    def hearers(self, values: Tensor) -> tuple[Tensor, ...]:
+        """The targets' values of each relation: [V, …] → [Q_r, …] each."""
+        return values[self.target].split([len(one.row_offsets) - 1 for one in self.adjacency])
+
+
+@dataclass(frozen=True)
 class View:
     """Every relation and its reverse (`rev_…`), users first, then items, then entities."""
 
@@ -124,6 +142,18 @@ class View:
         weight, features = torch.cat([one.weight for one in every]), torch.cat([one.features for one in every])
         order = torch.argsort(edge_index[1], stable=True)
         return Relation(edge_index, weight, features).where(order), kind.to(order.device)[order]
+
+    @cached_property
+    def ends(self) -> Ends:
+        """The ends of every relation."""
+        source, target, adjacency = [self.joined[1][:0]], [self.joined[1][:0]], []
+        for edges in self.relations.values():
+            (heard, column), (hearer, row) = (torch.unique(side, return_inverse=True) for side in edges.edge_index)
+            adjacency.append(Adjacency.build(row, column, len(hearer), len(heard)))
+            source.append(heard)
+            target.append(hearer)
+        joined = torch.argsort(self.joined[1], stable=True)
+        return Ends(torch.cat(source), torch.cat(target), tuple(adjacency), joined)
 
     def only(self, *kinds: str) -> View:
         """Without the relations that touch other kinds of nodes."""

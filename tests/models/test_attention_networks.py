@@ -12,10 +12,11 @@ from torch import Tensor
 from torch_geometric.nn import GATConv, HANConv, HGTConv, RGCNConv
 
 from models.graph import Graph
+from models.hops import Hop
 from models.networks import network
 from models.networks.gat import GAT, Heard, attend, dots
 from models.networks.han import AlongHAN, walked
-from models.networks.hgt import AlongHGT
+from models.networks.hgt import AlongHGT, edges_of
 from models.networks.inputs import Inputs
 from models.networks.kgat import KGAT, TransEKGAT
 from models.networks.knowledge import MODELS, Triples, drawn, embed, pretrain, vectors
@@ -162,8 +163,9 @@ def test_relational_layers_are_those_of_torch_geometric(view: View, values: Tens
     peer = RGCNConv(DIMENSION, DIMENSION, len(view.relations))
     peer.load_state_dict(own.state_dict())
     joined, kind = view.joined
-    hops = [view.hop(name, mean=True) for name in view.relations]
-    assert_close(own(values, hops), peer(values, joined.edge_index, kind))
+    weights = [view.hop(name, mean=True).weight for name in view.relations]
+    hops = [Hop(*one) for one in zip(view.ends.adjacency, weights, strict=True)]
+    assert_close(own(values, view.ends, hops), peer(values, joined.edge_index, kind))
 
 
 @torch.no_grad()
@@ -173,10 +175,10 @@ def test_transformers_are_those_of_torch_geometric(view: View, values: Tensor) -
     for prior in own.p_rel.values():
         prior.uniform_()
     peer.load_state_dict(own.state_dict())
-    own.weight = torch.ones(len(view.joined[1]))
+    own.weight, own.ends = torch.ones(len(view.joined[1])), view.ends
     local = {name: view.local(name) for name in view.relations}
     for kind, expected in peer(view.split(values), local).items():
-        assert_close(own(view.split(values), local)[kind], expected)
+        assert_close(own(view.split(values), edges_of(view))[kind], expected)
 
 
 # Meta-paths
