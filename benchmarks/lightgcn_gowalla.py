@@ -22,7 +22,7 @@ TEMPERATURES = (0.15, 0.2)
 OPTIONS = {
     "dimension": 128,
     "layers": 2,
-    "epochs": 20,
+    "epochs": 40,
     "length_power": 0.5,
     "spectral": True,
     "users_per_step": 2048,
