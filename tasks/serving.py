@@ -6,6 +6,7 @@ import os
 import shutil
 import time
 import tomllib
+from contextlib import suppress
 from datetime import date, timedelta
 from itertools import product
 from pathlib import Path
@@ -82,15 +83,13 @@ def _attach(warehouse: DuckDBPyConnection, file: Path, copied: Path | None = Non
 
 def _attach_copy(warehouse: DuckDBPyConnection, file: Path, base: Path) -> list[date]:
     """Attaches a copy cut down to the dates it holds as they are wanted, up to the first that differs; none: of no use."""
-    try:
+    with suppress(OSError, duckdb.Error):  # not there, or damaged
         _attach(warehouse, file, base)
         if kept := _dates_in_common(warehouse):
             bounds = {"first": kept[0], "last": kept[-1]}
             for table in BY_DATE:
                 warehouse.execute(f"delete from serving.{table} where as_of not between $first and $last", bounds)
             return kept
-    except (OSError, duckdb.Error):  # not there, or damaged
-        pass
     return []
 
 

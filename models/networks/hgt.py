@@ -19,9 +19,8 @@ Rows = dict[str, Tensor]  # by kind of node
 class AlongHGT(HGTConv):
     """PyG's layer with the weights of the edges: α_ij ∝ w_ij exp(μ_r q_iᵀ W_r k_j / √d), over all that a node hears."""
 
-    weight: (
-        Tensor  # float32 [E], in the order of the relations; PyG's forward has no way to pass it on, nor the next one
-    )
+    # PyG's forward has no way to pass these on
+    weight: Tensor  # float32 [E], in the order of the relations
     ends: Ends  # the sources of an edge are numbered within those of its relation
 
     def propagate(self, edge_index: Tensor, k: Tensor, q: Tensor, v: Tensor, edge_attr: Tensor) -> Tensor:  # pyright: ignore
