@@ -83,7 +83,7 @@ def full_disk(share: float, stage: Stage) -> str:
     stage.undo.append(partial(_resize, stage.home, PLENTY[stage.scene.full]))
     running, least = _least_free(stage)
     code = running.code
-    if not code or least > FULL_BYTES:
+    if not code or not (least <= FULL_BYTES or "No space left on device" in running.text()):
         raise DidNotHappen(f"ended with {code}, {least:,} bytes were still free: {running.text()[-300:]}")
     return f"{least:,} bytes left of {need * share / 1e6:.1f} MB, {running.last_step()}: {_message(running)}"
 
@@ -195,9 +195,9 @@ def _growth(stage: Stage) -> int:
     running, least = _least_free(stage)
     if running.code:
         raise RuntimeError(running.text())
-    with stage.looking:
+    with stage.looking:  # until the home is there again
         stage.ends.pop()()
-    stage.reset()
+        stage.reset()
     return PLENTY[stage.scene.full] - least
 
 

@@ -41,7 +41,7 @@ class Stage:
 
     def __post_init__(self) -> None:
         self.goal = self.goal or self.published + 1
-        self.looking = threading.Lock()
+        self.looking = threading.RLock()
         self.files = self.scene.files
         self.home = self.scene.home(self.published, self.folder / "home")
 

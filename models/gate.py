@@ -13,19 +13,11 @@ from models.settings import MODEL
 FALLBACK = {"for_you": "repeat_trend", "discover": "decayed_popularity"}
 FLOORS = {"support": 0.1, "support_of_new": 0.1, "popularity": 0.1, "order": 0.5, "graded": 0.5, "first_kept": 0.8}
 FLOORS |= {"agreement": 0.0}
-FOLLOWING = (
-    "overlap",
-    "first_kept",
-    "agreement",
-)  # which compare with the last publication: asked of the same ranker only
-PERSONAL = (
-    "support",
-    "support_of_new",
-    "coverage",
-    "spread",
-    "overlap",
-    "fresh_repeats",
-)  # which may drop where no user is known
+# which compare with the last publication: asked of the same ranker only
+FOLLOWING = ("overlap", "recognised", "first_kept", "agreement")
+# which may drop where no user is known
+PERSONAL = ("support", "support_of_new", "coverage", "spread", "overlap", "recognised", "fresh_repeats")
+MOST_DROP = {"recognised": 0.15}  # of what hardly moves from one publication to the next, where max_drop allows more
 SAME_FOR_ALL = ("popularity", "recent_popularity", "decayed_popularity", "seasonal_popularity")
 SAME_IN_DISCOVER = ("personal_repeat", "repeat_trend")  # what they know of a user is left out there
 FEWEST_USERS = 30  # of fewer nothing is asked
@@ -117,6 +109,8 @@ def limits(
 ) -> Iterator[Limit]:
     """What is asked of each figure: the floor, or what `max_drop` leaves of the median of earlier publications if that is more.
 
+    A max_drop of 1 asks nothing of the median.
+
     earlier: name → ranker and value of each of the last publications; last_ranker: of the newest. floors: those of the source,
     which hold always; those of `FLOORS` hold where they can be asked of the ranker.
     """
@@ -137,8 +131,9 @@ def limits(
         floor = floors.get(name, FLOORS.get(name) if is_asked else None)
         past = [value for by, value in earlier.get(figure.name, ()) if by == ranker or name not in PERSONAL]
         if name == "ndcg" or (name in PERSONAL and is_asked and knows_users(ranker, list_name)):
-            least = (1 - max_drop) * median(past) if past else 0.0
+            drop = min(max_drop, MOST_DROP.get(name, 1.0)) if max_drop < 1 else 1.0
+            least = (1 - drop) * median(past) if past else 0.0
             if least > max(floor or 0.0, 0.0):
-                yield Limit(figure, least, f"{1 - max_drop:.0%} of the median of the last publications")
+                yield Limit(figure, least, f"{1 - drop:.0%} of the median of the last publications")
                 continue
         yield Limit(figure, floor, "the floor")

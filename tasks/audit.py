@@ -113,7 +113,8 @@ def _rankers(warehouse: DuckDBPyConnection, rows: str) -> dict[str, str]:
 def _measured(warehouse: DuckDBPyConnection, as_of: date) -> dict[str, list[Measured]]:
     """The figures of each list that need no holdout."""
     last = scalar(warehouse, "select max(as_of) from mart.publications where as_of < $as_of", as_of=as_of)
-    names: dict[str, str] = {"overlap": f"overlap after {(as_of - last).days} days"} if last else {}
+    after = f"after {(as_of - last).days} days" if last else ""
+    names = {name: f"{name} {after}" for name in ("overlap", "recognised")} if last else {}
     found: dict[str, list[Measured]] = {}
     for part in ("support", "reach", "changes", "fresh_repeats"):
         for row in select(warehouse, f"audit/{part}").to_pylist():

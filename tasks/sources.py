@@ -78,6 +78,7 @@ class Gate(BaseModel):
     min_coverage: Floors = {}  # share of live items in somebody's first ten
     min_spread: Floors = {}  # share of rows that are none of the ten most shown items
     min_overlap: Floors = {}  # share of the first ten that stays from one publication to the next
+    min_recognised: Floors = {}  # share of users whose list is nearer to their own last one than to another user's
     min_first_kept: Floors = {}  # how often a first item stays, relative to the third to fifth
     min_agreement: Floors = {}  # correlation of ranks with those of the last publication, of items in both
     min_fresh_repeats: Floors = {}  # share of a user's new items that for_you shows again, beyond chance

@@ -13,7 +13,7 @@ from benchmarks.relisted import RUN, Bench, prepare
 from tasks.audit import audit
 from tasks.errors import GateHeld, UsageError
 from tasks.sources import Gate, load_source
-from tasks.warehouse import open_warehouse
+from tasks.warehouse import open_warehouse, select, set_variables
 from tests.conftest import Published
 from tests.tiny_source import tiny_source
 
@@ -95,6 +95,39 @@ def test_random_items_are_held_back_where_the_gate_chose_popularity(bench: Bench
     DEGRADED["random items"](bench)
     bench.execute("update scored.recommendations set model = 'decayed_popularity' where model != 'segment_popularity'")
     assert "popularity" in " ".join(bench.judge())
+
+
+def test_strangers_lists_for_half_of_the_users_are_held_back(bench: Bench) -> None:
+    """As soon as there is an earlier publication whose lists had one before them."""
+    assert bench.judge() == []
+    recognised = dict(
+        rows(
+            bench,
+            f"select rule, observed from mart.quality where run_id = '{RUN}' and rule like '%: recognised after %'",
+        )
+    )
+    assert len(recognised) == 2 and all(0.8 < float(value) <= 1 for value in recognised.values())
+    earlier = "(select run_id from mart.publications where as_of < {as_of} order by as_of desc limit 1)"
+    bench.execute(
+        f"update mart.quality set run_id = {earlier} where run_id = '{RUN}' and rule like '%: recognised after %'",
+        f"delete from mart.quality where run_id = '{RUN}'",
+    )
+    assert bench.judge() == []
+    bench.execute(f"delete from mart.quality where run_id = '{RUN}'")
+    DEGRADED["half of the user ids shuffled"](bench)
+    assert any("recognised after" in rule for rule in bench.judge())
+
+
+def test_equal_lists_are_one_observation_of_their_order(bench: Bench) -> None:
+    def error() -> float:
+        with open_warehouse(bench.home) as warehouse:
+            set_variables(warehouse, as_of=bench.as_of, repeats=True, horizon_days=bench.source.horizon_days)
+            found = select(warehouse, "audit/support").to_pylist()
+        return next(row["error"] for row in found if (row["list"], row["measure"]) == ("for_you", "order"))
+
+    assert error() < 0.1
+    DEGRADED["one user's list for everybody"](bench)
+    assert error() == 0.5
 
 
 def test_the_message_names_limit_measure_and_next_step(bench: Bench) -> None:

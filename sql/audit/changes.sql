@@ -1,7 +1,9 @@
 -- One row per list and measure of how the lists follow those of the last publication before as_of.
 -- key: list, measure
 -- overlap: share of the earlier first ten that is there again. first_kept: how often the earlier first item stays, relative
--- to the third to fifth. agreement: correlation of the ranks of items in both. null = nothing to compare.
+-- to the third to fifth. agreement: correlation of the ranks of items in both. recognised: share of users whose first ten
+-- hold more of their own earlier ones than of the next user's, minus the share where it is the other way round; who is
+-- next, md5 of the ids decides. null = nothing to compare.
 -- Items that a user had since are left out of discover.
 with owned as (
     select distinct
@@ -22,7 +24,7 @@ last_publication as (
     limit 1
 ),
 
-earlier as (
+live as (
     select
         lists.list,
         lists.user_id,
@@ -35,7 +37,11 @@ earlier as (
     where
         (lists.list = 'discover' or getvariable('repeats'))
         and (items.retired_age_days is null or items.retired_age_days < 1)
-        and (lists.list = 'for_you' or (lists.user_id, lists.item_id) not in (select (user_id, item_id) from owned))
+),
+
+earlier as (
+    select * from live
+    where list = 'for_you' or (user_id, item_id) not in (select (user_id, item_id) from owned)
 ),
 
 compared as (
@@ -58,14 +64,74 @@ kept as (
         count(*) filter (where earlier_rank = 1) as first_count,
     from compared
     group by list
+),
+
+earlier_users as (
+    select distinct
+        list,
+        user_id,
+    from earlier
+),
+
+neighbours as (
+    select
+        list,
+        user_id,
+        coalesce(lead(user_id) over by_digest, first_value(user_id) over by_digest) as next_user_id,
+    from earlier_users
+    window by_digest as (
+        partition by list
+        order by md5(user_id)
+        rows between unbounded preceding and unbounded following
+    )
+),
+
+of_the_next as (
+    select
+        neighbours.list,
+        neighbours.user_id,
+        count(*) as kept_count,
+    from neighbours
+    inner join live on neighbours.list = live.list and neighbours.next_user_id = live.user_id
+    inner join scored.recommendations as scored
+        on neighbours.list = scored.list and neighbours.user_id = scored.user_id and live.item_id = scored.item_id
+    where live.rank <= 10 and scored.rank <= 10
+    group by neighbours.list, neighbours.user_id
+),
+
+of_their_own as (
+    select
+        list,
+        user_id,
+        sum(is_kept_high) as kept_count,
+    from compared
+    where earlier_rank <= 10
+    group by list, user_id
+),
+
+nearer as (
+    select
+        of_their_own.list,
+        sign(of_their_own.kept_count - coalesce(of_the_next.kept_count, 0)) as nearness,
+    from of_their_own
+    left join of_the_next using (list, user_id)
 )
 
 select
     list,
-    'overlap' as measure,
-    avg(is_kept_high) as measured,
-    0.5 / sqrt(count(distinct user_id)) as error,
-    count(distinct user_id) as users,
+    'recognised' as measure,
+    avg(nearness) as measured,
+    stddev_pop(nearness) / sqrt(count(*)) as error,
+    count(*) as users,
+from nearer
+group by list
+union all
+select
+    list,
+    'overlap',
+    avg(is_kept_high),
+    0.5 / sqrt(count(distinct user_id)),
+    count(distinct user_id),
 from compared
 where earlier_rank <= 10
 group by list

@@ -227,6 +227,7 @@ ranked as (
     select
         lists.list,
         lists.user_index,
+        lists.item_index,
         lists.rank,
         coalesce(behind.support, 0) as support,
         coalesce(popularity.popularity, 0) as popularity,
@@ -244,6 +245,7 @@ listed as (
         avg(popularity) as popularity,
         avg(support) filter (where rank <= 5) - avg(support) filter (where rank > 5) as support_falls,
         avg(popularity) filter (where rank <= 5) - avg(popularity) filter (where rank > 5) as popularity_falls,
+        hash(list(item_index order by rank)) as first_ten,
     from ranked
     group by list, user_index
 ),
@@ -288,6 +290,7 @@ pooled as (
             avg((1 + sign(round(popularity_falls, 9))) / 2)
         ) as ordered,
         count(support_falls) as ordered_users,
+        count(distinct first_ten) as list_count,
     from fits
     inner join drawn using (user_index)
     cross join level
@@ -329,6 +332,6 @@ select
     list,
     'order',
     ordered,
-    0.5 / sqrt(nullif(ordered_users, 0)),
+    0.5 / sqrt(nullif(list_count, 0)),  -- equal lists are one observation
     ordered_users,
 from pooled

@@ -110,6 +110,15 @@ def test_half_of_the_median_of_earlier_publications_is_asked() -> None:
     assert asked(figure("coverage", 0.14), earlier=earlier) == {"coverage": (0.15, False)}
 
 
+def test_of_recognised_users_hardly_any_may_be_lost() -> None:
+    name = "recognised after 1 days"
+    earlier = {name: [("almanac", 0.8)]}
+    assert asked(figure(name, 0.67), earlier=earlier) == {name: (pytest.approx(0.68), False)}
+    assert asked(figure(name, 0.69), earlier=earlier) == {name: (pytest.approx(0.68), True)}
+    assert asked(figure(name, 0.75), earlier=earlier, max_drop=0.05) == {name: (pytest.approx(0.76), False)}
+    assert asked(figure(name, 0.1), earlier=earlier, max_drop=1) == {name: (None, True)}
+
+
 def test_below_a_limit_by_less_than_the_noise_is_kept() -> None:
     earlier = {"ndcg@20": [("ease", 0.4)]}
     assert asked(figure("ndcg@20", 0.16, error=0.04), earlier=earlier) == {"ndcg@20": (0.2, True)}
@@ -140,12 +149,15 @@ def test_lists_of_another_ranker_are_no_measure_but_its_ndcg_is() -> None:
 
 
 def test_nothing_personal_is_asked_of_a_ranker_that_knows_no_user() -> None:
-    earlier = {name: [("repeat_trend", 0.8)] for name in ("coverage", "spread", "overlap after 1 days")}
+    earlier = {
+        name: [("repeat_trend", 0.8)]
+        for name in ("coverage", "spread", "overlap after 1 days", "recognised after 1 days")
+    }
     figures = [figure(name, 0.01) for name in ("support", *earlier)]
     found = asked(*figures, ranker="repeat_trend", earlier=earlier, is_proven=False, last_ranker="repeat_trend")
     assert all(least is None for least, _ in found.values())
     found = asked(*figures, ranker="repeat_trend", earlier=earlier, last_ranker="repeat_trend", list_name="for_you")
-    assert [is_kept for _, is_kept in found.values()] == [False] * 4
+    assert [is_kept for _, is_kept in found.values()] == [False] * 5
 
 
 def test_without_proof_lists_must_be_personal_or_popular() -> None:
@@ -160,7 +172,9 @@ def test_with_proof_popular_lists_are_not_enough() -> None:
 
 
 def test_after_a_change_of_ranker_nothing_need_follow_the_last_publication() -> None:
-    figures = [figure(name, -0.5) for name in ("overlap after 7 days", "first_kept", "agreement")]
+    figures = [
+        figure(name, -0.5) for name in ("overlap after 7 days", "recognised after 7 days", "first_kept", "agreement")
+    ]
     assert all(kept for _, kept in asked(*figures, last_ranker="ease").values())
     assert not asked(*figures)["agreement"][1]
 
