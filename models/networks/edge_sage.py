@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from torch.nn.functional import dropout, relu
 
 from models.networks.view import FEATURES, View
-from models.propagation import offsets
+from models.propagation import Adjacency, offsets, propagate
 
 
 class EdgeSAGE(nn.Module):
@@ -49,7 +49,7 @@ class EdgeConv(nn.Module):
         """float32 [V, D] → the same."""
         edges, kind = view.joined
         source, target = edges.edge_index
-        said = relu(self.node(values)[source] + self.edge(edges.features) + self.kind(kind))
-        share = view.hop(mean=True).weight[:, None]
-        heard = torch.segment_reduce(said * share, "sum", offsets=offsets(target, len(values)), axis=0, initial=0.0)
-        return self.own(values) + self.heard(heard)
+        said = relu(torch.addmm(self.node(values)[source] + self.kind(kind), edges.features, self.edge.weight.T))
+        every = torch.arange(len(kind) + 1, dtype=torch.int32, device=kind.device)
+        each = Adjacency(offsets(target, len(values)).int(), every[:-1], every, target.int(), every[:-1])
+        return self.own(values) + self.heard(propagate(each, view.hop(mean=True).weight, said))
