@@ -7,7 +7,7 @@ export ALMANAC_DATA ?= $(abspath ../shared/data)
 endif
 BIN := .venv/bin
 
-.PHONY: setup demo test check format bench bench-quality corrupt chaos clean
+.PHONY: setup demo test check format bench bench-quality corrupt degraded chaos clean
 
 setup: .venv/installed
 
@@ -45,6 +45,9 @@ bench-quality: setup
 
 corrupt: setup
 	$(BIN)/python -m benchmarks.corrupt
+
+degraded: setup
+	$(BIN)/python -m benchmarks.degraded
 
 chaos: setup
 	$(BIN)/python -m benchmarks.chaos
