@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import logging
 import os
 import sys
@@ -95,13 +96,28 @@ def ready(config: SourceConfig, verbose: bool) -> tuple[Source, Path]:
     return source, input_root
 
 
+def served_at(home: Path) -> str | None:
+    """The URL of the server of an `almanac serve` that runs on the home, None without one."""
+    try:
+        with (home / "prefect" / "serve.lock").open() as lock:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            except BlockingIOError:
+                return lock.read()
+    except OSError:
+        pass
+    return None
+
+
 def prepare_prefect(home: Path, verbose: bool) -> None:
-    """Points Prefect at the home for its state; call it before Prefect is first imported."""
+    """Points Prefect at the home for its state, and at the server of the home if one runs; before Prefect is first imported."""
     os.umask(os.umask(0o077) | 0o002)  # what this process makes, not everybody can write
     home.mkdir(parents=True, exist_ok=True)
     (home / "prefect").mkdir(mode=0o700, exist_ok=True)
     (home / "prefect").chmod(0o700)  # its database holds parameters and samples of lists
     os.environ.setdefault("PREFECT_HOME", str(home / "prefect"))
+    if "PREFECT_API_URL" not in os.environ and (url := served_at(home)):
+        os.environ["PREFECT_API_URL"] = f"{url}/api"
     os.environ.setdefault("PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS", "120")
     os.environ.setdefault("PREFECT_SERVER_ANALYTICS_ENABLED", "false")
     os.environ.setdefault("PREFECT_LOGGING_LEVEL", "INFO" if verbose else "CRITICAL")

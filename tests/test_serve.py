@@ -46,6 +46,7 @@ class Life:
     artifacts: set[str] = field(default_factory=set)
     due: set[str] = field(default_factory=set)
     second: subprocess.CompletedProcess[str] | None = None
+    beside: set[str] = field(default_factory=set)  # flow runs that the server knows after `almanac run` in a terminal
     processes: dict[int, str] = field(default_factory=dict)
     interrupted: str = ""
     exit_code: int | None = None
@@ -130,6 +131,12 @@ def life(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Life]:
         life.second = subprocess.run(
             command, env=bare_environment(), capture_output=True, text=True, timeout=60, check=False
         )
+        run = [*SERVE[:-1], "run", *map(str, options[:-2]), "--as-of", "2021-07-18", "--models", "popularity"]
+        subprocess.run(run, env=bare_environment(), capture_output=True, timeout=300, check=True)
+        life.beside = {
+            one["name"]
+            for one in life.call("flow_runs/filter", {"flow_runs": {"state": {"type": {"any_": ["COMPLETED"]}}}})
+        }
         life.deployments["daily"]["parameters"]["config"].pop("postgres")  # there is no such server to publish to
         run_id = life.start_run(AS_OF)
         until(lambda: life.state(run_id) in ("COMPLETED", "FAILED", "CRASHED"))
@@ -178,6 +185,10 @@ def test_a_run_started_through_the_server_publishes_and_shows_its_tables(life: L
 def test_a_second_serve_on_the_same_home_is_refused_and_disturbs_nothing(life: Life) -> None:
     assert life.second and life.second.returncode == 2
     assert f"is served already, at {life.url}" in life.second.stderr
+
+
+def test_a_run_in_a_terminal_is_seen_by_the_server_of_the_home(life: Life) -> None:
+    assert life.beside == {"shop-2021-07-18"}
 
 
 def test_ctrl_c_in_the_middle_of_a_run_ends_every_process_and_frees_the_lock(life: Life) -> None:
