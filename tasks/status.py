@@ -91,6 +91,7 @@ def _collect(home: Path, at: datetime) -> Status:
         runs = _runs(warehouse)
         published = _published(warehouse, runs)
         as_of = published["as_of"] if published else None
+        stand = {run["as_of"] for run in runs if _stands(run)}
         return {
             "version": 1,
             "written_at": at,
@@ -103,7 +104,7 @@ def _collect(home: Path, at: datetime) -> Status:
             "alarms": _alarms(warehouse, published),
             "promises": promises(warehouse, as_of, PROMISE_DAYS)[:LAST_PROMISES] if as_of else [],
             "stale": sorted({run["as_of"] for run in runs if run.get("stale_since") and _stands(run)}),
-            "withdrawn": sorted({run["as_of"] for run in runs if run.get("withdrawn_at")}),
+            "withdrawn": sorted({run["as_of"] for run in runs if run.get("withdrawn_at")} - stand),
         }
 
 

@@ -20,6 +20,7 @@ from tasks.errors import UsageError
 from tasks.home import SCHEMA_VERSION
 from tasks.processes import side_by_side, stop
 from tasks.registry import list_models, plan_training, promote
+from tasks.status import read_status
 from tasks.warehouse import connect, open_warehouse, read_home
 from tests.conftest import TINY_SHOP, publish
 from tests.test_daily import ALMANAC, command, environment, rows
@@ -222,6 +223,7 @@ def test_a_rollback_withdraws_for_good_and_keeps_versions_whole(shop_files: Path
     assert current_dates(home) == [*DATES[:2], LAST + timedelta(days=1)]
     publish(shop_files, home, DATES[2], model=SMALL)  # asked for
     assert current_dates(home) == [*DATES[:3], LAST + timedelta(days=1)]
+    assert (read_status(home) or {})["withdrawn"] == [str(as_of) for as_of in DATES[3:]]
     impossible = command("rollback", "--to", "1999-01-01", "--home", home)
     assert impossible.returncode == 2 and str(DATES[0]) in impossible.stderr
 
