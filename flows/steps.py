@@ -37,14 +37,17 @@ EVENTS: dict[str, Event] = {
 }
 
 
+INTERRUPTED = "Query interrupted"  # the whole of DuckDB's RuntimeError on a signal
+
+
 def is_transient(task: Any, task_run: Any, state: Any) -> bool:
-    """Whether a retry may help: errors with a message for a person come again."""
+    """Whether a retry may help: errors with a message for a person come again, and Ctrl-C within a query is no error."""
     try:
         state.result()
     except AlmanacError:
         return False
-    except Exception:
-        return True
+    except Exception as error:
+        return str(error) != INTERRUPTED
     return False
 
 

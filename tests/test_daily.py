@@ -311,3 +311,12 @@ def test_a_warm_start_and_diverse_lists_are_opt_in_and_pass_the_audit(published:
     assert (usual["item_id"] != other["item_id"]).any()
     start = "select trained_as_of, artifact from mart.models order by trained_as_of"
     assert len(rows(tmp_path / "home", start)) == 2
+
+
+def test_ctrl_c_within_a_query_ends_a_step_instead_of_starting_it_again(prefect: None) -> None:
+    from prefect.states import Failed
+
+    from flows.steps import is_transient
+
+    assert not is_transient(None, None, Failed(data=RuntimeError("Query interrupted")))  # what DuckDB makes of it
+    assert is_transient(None, None, Failed(data=ConnectionError("gone for a moment")))
