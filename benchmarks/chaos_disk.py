@@ -13,7 +13,7 @@ from functools import partial
 from pathlib import Path
 
 from benchmarks.chaos_fault import Fault
-from benchmarks.chaos_process import UNPRIVILEGED, DidNotHappen, Running
+from benchmarks.chaos_process import UNPRIVILEGED, DidNotHappen, Running, execute, python
 from benchmarks.chaos_stage import Stage
 from benchmarks.chaos_trace import TRACED, nth_call
 
@@ -48,12 +48,12 @@ def faults() -> Iterator[Fault]:
         yield Fault(
             "full disk", f"{share} % of what a run takes is free", partial(full_disk, share / 100), needs=("root",)
         )
-    for kilobytes in (16, 256, 1024, 4096, 8192):
+    for kilobytes in (16, 64, 256, 512, 1024):
         yield Fault(
             "limit", f"files of at most {kilobytes} kB", partial(limited, resource.RLIMIT_FSIZE, kilobytes << 10)
         )
-    for count in (24, 32):
-        yield Fault("limit", f"at most {count} open files", partial(limited, resource.RLIMIT_NOFILE, count))
+    for count in (16, 24):
+        yield Fault("limit", f"at most {count} open files", partial(few_files, count), needs=("prlimit",))
     for call, error, parts, on in (
         ("pwrite64", "ENOSPC", 6, "+"),
         ("fdatasync", "EIO", 8, ""),
@@ -97,6 +97,16 @@ def limited(what: int, most: int, stage: Stage) -> str:
     return f"{running.last_step()}: {_message(running)}"
 
 
+def few_files(count: int, stage: Stage) -> str:
+    """Of the command line, which looks before it starts Prefect."""
+    command = python("flows.cli", "run", "--source", "shop", "--input", stage.files, "--home", stage.home)
+    running = execute(["prlimit", f"--nofile={count}", "--", *command, "--as-of", stage.as_of], stage.log())
+    code = running.wait(60)
+    if not code or "can be open at once" not in running.text():
+        raise DidNotHappen(f"ended with {code}: {running.text()[-500:]}")
+    return _message(running)
+
+
 def failing(call: str, error: str, part: int, parts: int, on: str, stage: Stage) -> str:
     """A system call of the main thread fails as it would on a disk that is full or broken; on: all that follow, too."""
     number = nth_call(stage, call, part, parts) if parts else part + 1
@@ -134,10 +144,12 @@ def closed_later(step: str, place: str, stage: Stage) -> str:
 
 
 def closed_prefect(stage: Stage) -> str:
-    """Without a server elsewhere Prefect keeps its state there; root without its power to override permissions."""
+    """Without a server elsewhere Prefect keeps its state there: it is somebody else's, and root has no power over that."""
     folder = stage.home / "prefect"
     _close(stage, folder, 0o555)
-    powerless = ("setpriv", "--inh-caps=-all", "--bounding-set=-dac_override,-dac_read_search", "--")
+    os.chown(folder, UNPRIVILEGED, UNPRIVILEGED)
+    stage.undo.append(partial(os.chown, folder, os.geteuid(), os.getegid()))
+    powerless = ("setpriv", "--inh-caps=-all", "--bounding-set=-dac_override,-dac_read_search,-fowner", "--")
     running = stage.execute({"PREFECT_API_URL": "", "PREFECT_HOME": str(folder)}, *powerless)
     return _denied(stage, running)
 

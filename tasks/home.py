@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import resource
 from pathlib import Path
 from typing import Any
 
@@ -13,13 +14,16 @@ from tasks.runs import ensure_runs
 from tasks.sources import Source
 from tasks.warehouse import exists, open_warehouse, read_home, storing, transaction
 
+OPEN_FILES = 64  # that a run needs at once; short of them Prefect's event loop may wait for ever
 SCHEMA_VERSION = 2  # of the durable tables; 1: before withdrawals, stale dates and the registry of models
 
 
 def check_request(home: Path, source: Source, input_root: Path) -> None:
-    """Raises before anything is made: `ContractError` without a readable input folder, `RunError` without a writable home,
-    `UsageError` for a home of another source and a path that would be taken for a pattern.
+    """Raises before anything is made: `ContractError` without a readable input folder, `RunError` without a writable home
+    or too few open files, `UsageError` for a home of another source and a path that would be taken for a pattern.
     """
+    if 0 <= (most := resource.getrlimit(resource.RLIMIT_NOFILE)[0]) < OPEN_FILES:
+        raise RunError(f"only {most} files can be open at once, and a run needs {OPEN_FILES}: ulimit -n 1024")
     if not os.path.isdir(input_root):
         raise ContractError(
             f"{input_root} is no folder; --input takes the folder that holds the files of {source.name}"

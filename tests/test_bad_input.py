@@ -657,6 +657,18 @@ def test_a_home_that_cannot_be_written_is_named_and_written_once_it_can_be(open_
     assert in_child(become_nobody, films.land)["interactions"] == 300
 
 
+def open_at_most(count: int) -> None:
+    resource.setrlimit(resource.RLIMIT_NOFILE, (count, count))
+
+
+def test_too_few_open_files_are_told_before_anything_is_made(films: Delivery) -> None:
+    request = films.home, films.source, films.input
+    with pytest.raises(RunError, match="only 40 files can be open at once") as caught:
+        in_child(partial(open_at_most, 40), check_request, *request)
+    assert is_listed(str(caught.value))
+    in_child(partial(open_at_most, 64), check_request, *request)
+
+
 def test_a_file_cannot_put_control_characters_into_a_message(films: Delivery) -> None:
     films.edit("ratings.csv", lambda lines: lines.__setitem__(0, "\x1b]0;title\x07" + HEADER))
     films.refused(ContractError, "\N{REPLACEMENT CHARACTER}]0;title")
