@@ -8,9 +8,10 @@ import os
 import sys
 import traceback
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
+from urllib.request import urlopen
 
 import typer
 from pydantic import ValidationError
@@ -97,15 +98,14 @@ def ready(config: SourceConfig, verbose: bool) -> tuple[Source, Path]:
 
 
 def served_at(home: Path) -> str | None:
-    """The URL of the server of an `almanac serve` that runs on the home, None without one."""
-    try:
-        with (home / "prefect" / "serve.lock").open() as lock:
-            try:
-                fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
-            except BlockingIOError:
-                return lock.read()
-    except OSError:
-        pass
+    """The API of the server of an `almanac serve` on the home, if one runs and can be reached from here."""
+    with suppress(OSError), (home / "prefect" / "serve.lock").open() as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            api = f"{lock.read()}/api"
+            with urlopen(f"{api}/health", timeout=5):
+                return api
     return None
 
 
@@ -122,8 +122,8 @@ def prepare_prefect(home: Path, verbose: bool) -> None:
             f"{folder} cannot be written by this user; give it to the user, or choose another place with --home"
         ) from error
     os.environ.setdefault("PREFECT_HOME", str(folder))
-    if "PREFECT_API_URL" not in os.environ and (url := served_at(home)):
-        os.environ["PREFECT_API_URL"] = f"{url}/api"
+    if "PREFECT_API_URL" not in os.environ and (api := served_at(home)):
+        os.environ["PREFECT_API_URL"] = api
     os.environ.setdefault("PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS", "120")
     os.environ.setdefault("PREFECT_SERVER_ANALYTICS_ENABLED", "false")
     os.environ.setdefault("PREFECT_LOGGING_LEVEL", "INFO" if verbose else "CRITICAL")
