@@ -97,7 +97,7 @@ class BackfillConfig(PublishConfig):
     @model_validator(mode="after")
     def _has_dates(self) -> BackfillConfig:
         if self.stale != (self.first is None and self.last is None) or (self.first is None) != (self.last is None):
-            raise ValueError("takes a first and a last date, or stale")
+            raise ValueError("a backfill takes a first and a last date (--from, --to), or stale (--stale)")
         if self.first and self.last and self.first > self.last:
             raise ValueError(f"the first date, {self.first}, is after the last, {self.last}")
         return self

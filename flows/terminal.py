@@ -80,7 +80,9 @@ def configured(kind: type[Config], **options: Any) -> Config:
     try:
         return kind(**options)
     except ValidationError as error:
-        raise UsageError("; ".join(f"{problem['loc'][0]}: {problem['msg']}" for problem in error.errors())) from error
+        said = ((problem["loc"][:1], problem["msg"].removeprefix("Value error, ")) for problem in error.errors())
+        told = (": ".join([*map(str, option), message]) for option, message in said)
+        raise UsageError("; ".join(told)) from error
 
 
 def ready(config: SourceConfig, verbose: bool) -> tuple[Source, Path]:

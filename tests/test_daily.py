@@ -192,6 +192,11 @@ def test_the_command_line_tells_wrong_usage_from_refused_data(published: Publish
     )
     assert wrong.returncode == 2 and "shipped" in wrong.stderr
     assert command("run", "--source", "shop").returncode == 2
+    given = "backfill", "--source", "shop", "--input", published.files, "--home", tmp_path / "none"
+    backwards = command(*given, "--from", "2022-02-02", "--to", "2022-02-01")
+    assert backwards.returncode == 2 and "2022-02-02, is after the last, 2022-02-01" in backwards.stderr
+    undated = command(*given)
+    assert undated.returncode == 2 and "--from, --to" in undated.stderr
     assert command("show", "u000001", "--list", "nothing", "--home", published.home).returncode == 2
     assert command("status", "--home", tmp_path / "none").returncode == 2
     missing = command(*run_arguments(tmp_path / "no folder", tmp_path / "b", published.as_of))
