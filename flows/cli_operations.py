@@ -110,7 +110,9 @@ def _print_backfill(done: dict[str, Any], home: Path) -> None:
     for as_of, why in done["held"].items():
         say(f"not published: {as_of}: {why}")
     if left := done["left"]:
-        say(f"left as they are, published or withdrawn: {len(left)} dates, {left[0]} to {left[-1]}; --force does them again")
+        say(
+            f"left as they are, published or withdrawn: {len(left)} dates, {left[0]} to {left[-1]}; --force does them again"
+        )
     if stale := [as_of for as_of in done["found"]["stale"] if as_of not in done["published"]]:
         say(
             f"stale, their data have changed since: {', '.join(map(str, stale))}; almanac backfill --stale repairs them"
