@@ -17,7 +17,7 @@ FLOORS |= {"agreement": 0.0}
 FOLLOWING = ("overlap", "recognised", "first_kept", "agreement")
 # which may drop where no user is known
 PERSONAL = ("support", "support_of_new", "coverage", "spread", "overlap", "recognised", "fresh_repeats")
-MOST_DROP = {"recognised": 0.15}  # of what hardly moves from one publication to the next, where max_drop allows more
+MOST_DROP = {"recognised": 0.1}  # of what hardly moves from one publication to the next, where max_drop allows more
 SAME_FOR_ALL = ("popularity", "recent_popularity", "decayed_popularity", "seasonal_popularity")
 SAME_IN_DISCOVER = ("personal_repeat", "repeat_trend")  # what they know of a user is left out there
 FEWEST_USERS = 30  # of fewer nothing is asked
