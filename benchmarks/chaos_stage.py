@@ -85,9 +85,9 @@ class Stage:
         command = python("benchmarks.chaos_run", self.files, self.home, self.as_of)
         return execute([*by, *command], self.log(), **environment)
 
-    def almanac(self, *arguments: object) -> Running:
-        """Starts a command of `almanac` on the home."""
-        return execute(python("flows.cli", *arguments, "--home", self.home), self.log())
+    def almanac(self, *arguments: object, by: tuple[object, ...] = ()) -> Running:
+        """Starts a command of `almanac` on the home, maybe by way of another program."""
+        return execute([*by, *python("flows.cli", *arguments, "--home", self.home)], self.log())
 
     def _start(self, dates: list[date], *more: object, **how: Any) -> Running:
         more += ("--postgres", self.postgres) if self.postgres else ()

@@ -20,7 +20,7 @@ from rich.logging import RichHandler
 
 from flows.configuration import SourceConfig
 from models.settings import DAILY
-from tasks.errors import AlmanacError, RunError, UsageError, harmless
+from tasks.errors import AlmanacError, UsageError, harmless
 
 if TYPE_CHECKING:
     from tasks.sources import Source
@@ -113,16 +113,14 @@ def served_at(home: Path) -> str | None:
 
 def prepare_prefect(home: Path, verbose: bool) -> None:
     """Points Prefect at the home for its state, and at the server of the home if one runs; before Prefect is first imported."""
+    from tasks.warehouse import storing
+
     os.umask(os.umask(0o077) | 0o002)  # what this process makes, not everybody can write
     home.mkdir(parents=True, exist_ok=True)
     folder = home / "prefect"
-    try:
+    with storing(home):
         folder.mkdir(mode=0o700, exist_ok=True)
         folder.chmod(0o700)  # its database holds parameters and samples of lists
-    except PermissionError as error:
-        raise RunError(
-            f"{folder} cannot be written by this user; give it to the user, or choose another place with --home"
-        ) from error
     os.environ.setdefault("PREFECT_HOME", str(folder))
     if "PREFECT_API_URL" not in os.environ and (api := served_at(home)):
         os.environ["PREFECT_API_URL"] = api

@@ -47,6 +47,7 @@ class Life:
     due: set[str] = field(default_factory=set)
     second: subprocess.CompletedProcess[str] | None = None
     beside: set[str] = field(default_factory=set)  # flow runs that the server knows after `almanac run` in a terminal
+    beside_output: str = ""  # of that run
     processes: dict[int, str] = field(default_factory=dict)
     interrupted: str = ""
     exit_code: int | None = None
@@ -131,8 +132,18 @@ def life(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Life]:
         life.second = subprocess.run(
             command, env=bare_environment(), capture_output=True, text=True, timeout=60, check=False
         )
-        run = [*SERVE[:-1], "run", *map(str, options[:-2]), "--as-of", "2021-07-18", "--models", "popularity"]
-        subprocess.run(run, env=bare_environment(), capture_output=True, timeout=300, check=True)
+        run = [
+            *SERVE[:-1],
+            "run",
+            *map(str, options[:-2]),
+            "--as-of",
+            "2021-07-18",
+            "--models",
+            "popularity",
+            "--verbose",
+        ]
+        ran = subprocess.run(run, env=bare_environment(), capture_output=True, text=True, timeout=300, check=True)
+        life.beside_output = ran.stdout + ran.stderr
         life.beside = {
             one["name"]
             for one in life.call("flow_runs/filter", {"flow_runs": {"state": {"type": {"any_": ["COMPLETED"]}}}})
@@ -189,6 +200,7 @@ def test_a_second_serve_on_the_same_home_is_refused_and_disturbs_nothing(life: L
 
 def test_a_run_in_a_terminal_is_seen_by_the_server_of_the_home(life: Life) -> None:
     assert life.beside == {"shop-2021-07-18"}
+    assert f"View at {life.url}/" in life.beside_output  # a server of its own would share the database, not the URL
 
 
 def test_ctrl_c_in_the_middle_of_a_run_ends_every_process_and_frees_the_lock(life: Life) -> None:
