@@ -92,12 +92,14 @@ def fit_lightgcn(
     spectral: bool = False,
     users_per_step: int = USERS_PER_STEP,
     items_per_step: int = ITEMS_PER_STEP,
+    learning_rate: float = LEARNING_RATE,
 ) -> Callable[[Graph], Ranker]:
     """Minimises −Σ w_ui log softmax_i(s_ui / temperature), s_ui = u·i / (|u| |i|^p), of smoothed vectors.
 
     p is length_power: 1 makes s the cosine; with less, long items come first. spectral: see `spectral_start`, else all
-    start at random. Catalogues of more than items_per_step are drawn from, evenly. An infinite half-life is the undecayed
-    LightGCN. A later graph smooths the same vectors over its own edges.
+    start at random. Catalogues of more than items_per_step are drawn from, evenly. learning_rate: Adam's at first, it falls
+    to a share of 1 / epochs; a low one keeps near the start. An infinite half-life is the undecayed LightGCN. A later graph
+    smooths the same vectors over its own edges.
     """
     half_life_days, device = half_life * horizon_days, graph.interactions.strength.device
     dice = torch.Generator(device).manual_seed(settings.seed)
@@ -109,7 +111,7 @@ def fit_lightgcn(
     users, items = nn.Parameter(users), nn.Parameter(items)
     bought = Hop(to_users.adjacency, torch.from_numpy(pair_weights(graph, half_life_days).data).to(device))
     known = torch.nonzero(bought.adjacency.row_offsets.diff()).squeeze(1)
-    optimizer = torch.optim.Adam([users, items], lr=LEARNING_RATE, fused=True)
+    optimizer = torch.optim.Adam([users, items], lr=learning_rate, fused=True)
     schedule = torch.optim.lr_scheduler.LinearLR(optimizer, 1, 1 / epochs, total_iters=epochs)
     for _ in range(epochs if len(known) else 0):
         order = known[torch.randperm(len(known), generator=dice, device=device)]

@@ -42,6 +42,16 @@ def test_a_user_who_comes_after_the_training_is_served_from_own_history() -> Non
     assert scores[3:].min() > scores[:3].max() + 0.01
 
 
+def test_the_lower_the_learning_rate_the_nearer_the_vectors_stay_to_their_start() -> None:
+    start, near, far = (
+        fit_small(shop(), 7, ModelSettings(), 90.0, spectral=True, learning_rate=rate)(shop()).scores(
+            torch.arange(30), "discover"
+        )
+        for rate in (0.0, 1e-3, 2e-2)
+    )
+    assert 0 < (near - start).norm() < (far - start).norm() / 4
+
+
 def test_tastes_are_told_apart() -> None:
     assert_tastes_are_told_apart(fit_small)
 
