@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch_geometric.nn import SAGEConv
 
 from models.graph import Graph, Interactions
-from models.networks.edge_sage import EdgeSAGE
+from models.networks.edge_sage import EdgeSAGE, messages
 from models.networks.pinsage import PinSage, walk
 from models.networks.sage import MaxSAGE, MeanSAGE, SequenceSAGE, by_date, relative
 from models.networks.training import fit_network
@@ -125,6 +125,22 @@ def test_edge_sage_is_its_formula_edge_by_edge() -> None:
             total[i] += weight
     expected = layer.own(values) + (heard / total[:, None]) @ layer.heard.weight.T
     assert_close(own(view, values), torch.cat([values, expected], 1))
+
+
+def test_messages_along_edges_and_their_gradients_are_those_of_the_formula() -> None:
+    hop, dice = ring().hop(mean=True), torch.Generator().manual_seed(5)
+    row = torch.repeat_interleave(hop.adjacency.row_offsets.diff())
+    values, told, by_edge, pull = (
+        torch.randn(size, DIMENSION, generator=dice, requires_grad=True) for size in (12, len(row), DIMENSION, 12)
+    )
+    said = (values[hop.adjacency.column.long()] + told @ by_edge).relu() * hop.weight[:, None]
+    expected = torch.zeros(12, DIMENSION).index_add(0, row, said)
+    found = messages(values, told.detach(), by_edge, hop)
+    assert_close(found, expected)
+    both = (torch.autograd.grad(sums, (values, by_edge), pull) for sums in (found, expected))
+    for gradient, same in zip(*both, strict=True):
+        assert gradient.any()
+        assert_close(gradient, same)
 
 
 def test_edge_sage_learns_from_what_kind_of_event_it_was() -> None:
