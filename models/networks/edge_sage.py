@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import dropout, one_hot, relu
+from torch.nn.functional import dropout, relu
 
 from models.hops import Hop
 from models.networks.view import FEATURES, View
-from models.propagation import weighted_sums
+from models.propagation import Adjacency, offsets, weighted_sums
 
 
 class EdgeSAGE(nn.Module):
@@ -29,14 +30,36 @@ class EdgeSAGE(nn.Module):
 
     def forward(self, view: View, values: Tensor) -> Tensor:
         """float32 [V, D] → [V, (L + 1) D]."""
-        every, hop = [values], view.hop(mean=True)
-        edges, kind = view.joined
-        told = torch.cat([edges.features, one_hot(kind, len(view.relations)).float()], 1)
+        every, told = [values], Told.of(view)
         for place, layer in enumerate(self.layers):
-            values = dropout(layer(values, hop, told), self.dropout, self.training)
+            values = dropout(layer(values, told), self.dropout, self.training)
             values = relu(values) if place < len(self.layers) - 1 else values
             every.append(values)
         return torch.cat(every, 1)
+
+
+@dataclass(frozen=True)
+class Told:
+    """The edges of all relations: whom each one tells, what is told on it, and of whom."""
+
+    hop: Hop  # V nodes ← V nodes, means
+    parts: Adjacency  # edges ← the V nodes and the T types after them: of each edge its source and its type
+    features: Tensor  # float32 [E, FEATURES]
+
+    @classmethod
+    def of(cls, view: View) -> Told:
+        """Of a view."""
+        (edges, kind), hop, types = view.joined, view.hop(mean=True), len(view.relations)
+        heard, count = hop.adjacency, len(kind)
+        by_kind = torch.argsort(kind, stable=True).int()
+        parts = Adjacency(
+            torch.arange(0, 2 * count + 1, 2, dtype=torch.int32, device=kind.device),
+            torch.stack([heard.column, kind.int() + view.node_count], 1).flatten(),
+            torch.cat([heard.column_offsets, count + offsets(kind[by_kind], types).int()[1:]]),
+            torch.cat([heard.by_column, by_kind]),
+            torch.cat([2 * heard.by_column, 2 * by_kind + 1]),
+        )
+        return cls(hop, parts, edges.features)
 
 
 class EdgeConv(nn.Module):
@@ -50,35 +73,37 @@ class EdgeConv(nn.Module):
         nn.init.zeros_(self.edge.weight)
         nn.init.zeros_(self.kind.weight)
 
-    def forward(self, values: Tensor, hop: Hop, told: Tensor) -> Tensor:
-        """float32 [V, D] → the same. told: float32 [E, FEATURES + types], features of each edge and a 1 for its type."""
-        by_edge = torch.cat([self.edge.weight.T, self.kind.weight])
-        return self.own(values) + self.heard(messages(self.node(values), told, by_edge, hop))
+    def forward(self, values: Tensor, told: Told) -> Tensor:
+        """float32 [V, D] → the same."""
+        nodes_and_types = torch.cat([self.node(values), self.kind.weight])
+        return self.own(values) + self.heard(messages(nodes_and_types, self.edge.weight, told))
 
 
-def messages(values: Tensor, told: Tensor, by_edge: Tensor, hop: Hop) -> Tensor:
-    """Σ over edges of w · ReLU(values[column] + told @ by_edge), for every row of the hop.
+def messages(values: Tensor, by_feature: Tensor, told: Told) -> Tensor:
+    """Σ over edges of w · ReLU(value of the source + value of the type + by_feature · features), for every node.
 
-    values: float32 [C, D]; told: float32 [E, F] (no gradient); by_edge: float32 [F, D] → float32 [R, D].
+    values: float32 [V + T, D], nodes and types; by_feature: float32 [D, FEATURES] → float32 [V, D].
     """
-    return _Messages.apply(values, told, by_edge, hop)  # pyright: ignore[reportReturnType]
+    return _Messages.apply(values, by_feature, told)  # pyright: ignore[reportReturnType]
 
 
 class _Messages(torch.autograd.Function):
     """One tensor of size E · D a layer is kept; gradients are summed by column as values are by row."""
 
     @staticmethod
-    def forward(ctx: Any, values: Tensor, told: Tensor, by_edge: Tensor, hop: Hop) -> Tensor:
-        said = values[hop.adjacency.column].addmm_(told, by_edge).relu_()
-        ctx.save_for_backward(said, told)
-        ctx.hop = hop
+    def forward(ctx: Any, values: Tensor, by_feature: Tensor, told: Told) -> Tensor:
+        ones = torch.ones(len(told.parts.column), device=values.device)
+        said = weighted_sums(told.parts.column, told.parts.row_offsets, ones, values)
+        said.addmm_(told.features, by_feature.T).relu_()
+        ctx.save_for_backward(said)
+        ctx.told = told
         every = torch.arange(len(said), dtype=torch.int32, device=said.device)
-        return weighted_sums(every, hop.adjacency.row_offsets, hop.weight, said)
+        return weighted_sums(every, told.hop.adjacency.row_offsets, told.hop.weight, said)
 
     @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, Tensor, None]:
-        (said, told), adjacency, weight = ctx.saved_tensors, ctx.hop.adjacency, ctx.hop.weight
-        each = torch.repeat_interleave(gradients[0], adjacency.row_offsets.diff(), dim=0)
-        each = torch.ops.aten.threshold_backward(each.mul_(weight[:, None]), said, 0.0)  # where ReLU let it through
-        at_columns = weighted_sums(adjacency.by_column, adjacency.column_offsets, torch.ones_like(weight), each)
-        return at_columns, None, told.T @ each, None
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, Tensor, None]:
+        (said,), told = ctx.saved_tensors, ctx.told
+        each = torch.repeat_interleave(gradients[0], told.hop.adjacency.row_offsets.diff(), dim=0)
+        each = torch.ops.aten.threshold_backward(each.mul_(told.hop.weight[:, None]), said, 0.0)  # where ReLU let it by
+        ones = torch.ones(len(told.parts.row), device=said.device)
+        return weighted_sums(told.parts.row, told.parts.column_offsets, ones, each), each.T @ told.features, None

@@ -5,6 +5,7 @@ Nothing in it belongs to one node, so users and items new after training get the
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from math import inf
 from typing import Any
 
@@ -13,9 +14,11 @@ from torch import Tensor, nn
 from torch.nn.functional import dropout, relu
 from torch_geometric.nn import SAGEConv
 
+from models.hops import Hop
 from models.networks.along import AlongSAGE
+from models.networks.lstm import Sequences, last_states
 from models.networks.view import Relation, View
-from models.propagation import offsets
+from models.propagation import Adjacency, offsets
 
 AGE = 2  # the place of an edge's age in its features; 0 where it has none or the clock stands still
 
@@ -30,7 +33,9 @@ class MeanSAGE(nn.Module):
 
     def forward(self, view: View, values: Tensor) -> Tensor:
         """float32 [V, D] → [V, (L + 1) D]."""
-        return side_by_side(self.layers, values, view.hop(mean=True), self.dropout if self.training else 0.0)
+        return side_by_side(
+            self.layers, values, [view.hop(mean=True)] * len(self.layers), self.dropout if self.training else 0.0
+        )
 
 
 class MaxSAGE(nn.Module):
@@ -45,7 +50,9 @@ class MaxSAGE(nn.Module):
 
     def forward(self, view: View, values: Tensor) -> Tensor:
         """float32 [V, D] → [V, (L + 1) D]."""
-        return side_by_side(self.layers, values, view.joined[0], self.dropout if self.training else 0.0)
+        return side_by_side(
+            self.layers, values, [view.joined[0]] * len(self.layers), self.dropout if self.training else 0.0
+        )
 
 
 class SequenceSAGE(nn.Module):
@@ -62,8 +69,12 @@ class SequenceSAGE(nn.Module):
         self.layers = nn.ModuleList(SequenceConv(dimension, dimension, aggr="lstm") for _ in range(layers))
 
     def forward(self, view: View, values: Tensor) -> Tensor:
-        """float32 [V, D] → [V, (L + 1) D]."""
-        return side_by_side(self.layers, values, by_date(view.joined[0]), self.dropout if self.training else 0.0)
+        """float32 [V, D] → [V, (L + 1) D]; in the last layer entities hear nothing, since nobody asks for them."""
+        edges = by_date(view.joined[0])
+        asked = edges.where(edges.edge_index[1] < view.kinds["entity"].start)
+        heard = [edges] * (len(self.layers) - 1) + [asked]
+        told = [Told.of(one, len(values)) for one in heard]
+        return side_by_side(self.layers, values, told, self.dropout if self.training else 0.0)
 
 
 class MaxConv(SAGEConv):
@@ -75,26 +86,43 @@ class MaxConv(SAGEConv):
         return self.aggr_module(heard, ptr=offsets(target, len(values["x"][1])), dim=0)
 
 
+@dataclass(frozen=True)
+class Told:
+    """What nodes hear as sequences: the element of each edge, scaled by `relative`."""
+
+    hop: Hop  # elements in the order of `sequences` ← nodes
+    sequences: Sequences
+
+    @classmethod
+    def of(cls, edges: Relation, node_count: int) -> Told:
+        """Of edges sorted by target, each target's as they are to be read."""
+        sequences = Sequences.of(edges.edge_index[1])
+        source, share = edges.edge_index[0][sequences.order], relative(edges, node_count)[sequences.order]
+        element = torch.arange(len(source), device=source.device)
+        return cls(Hop(Adjacency.build(element, source, len(source), node_count), share), sequences)
+
+
 class SequenceConv(SAGEConv):
-    """PyG's layer over a `Relation`, messages scaled by `relative`; each sequence is read to its own end."""
+    """PyG's layer over what is `Told`, each sequence read to its own end: padding would be read as edges.
 
-    def propagate(self, edge_index: Relation, size: Any = None, **values: Any) -> Tensor:  # pyright: ignore
-        source, target = edge_index.edge_index
-        heard = values["x"][0][source] * relative(edge_index, len(values["x"][1]))[:, None]
-        hearer, count = torch.unique_consecutive(target, return_counts=True)
-        read, length = [], torch.repeat_interleave(count, count)
-        for steps in torch.unique(count).tolist():  # one after another: the layer's own padding would be read as edges
-            sequences = heard[length == steps].view(-1, steps, heard.shape[1])
-            read.append(self.aggr_module.lstm(sequences)[0][:, -1])  # pyright: ignore[reportCallIssue]
-        order = torch.argsort(count, stable=True)
-        return torch.zeros_like(values["x"][1]).index_copy(0, hearer[order], torch.cat(read))
+    W r h = r (W h), so the LSTM's product with what it reads is made once for each node instead of each edge.
+    """
+
+    def propagate(self, edge_index: Told, size: Any = None, **values: Any) -> Tensor:  # pyright: ignore
+        lstm: Any = self.aggr_module.lstm
+        gates = edge_index.hop(values["x"][0] @ lstm.weight_ih_l0.T)
+        last = last_states(gates, lstm.weight_hh_l0, lstm.bias_ih_l0 + lstm.bias_hh_l0, edge_index.sequences)
+        return torch.zeros_like(values["x"][1]).index_copy(0, edge_index.sequences.owner, last)
 
 
-def side_by_side(layers: nn.ModuleList, values: Tensor, edges: Any, share: float) -> Tensor:
-    """[x, h¹, …, h^L], each layer but the last with ReLU, its outputs dropped by that share: so what is near stays apart."""
+def side_by_side(layers: nn.ModuleList, values: Tensor, edges: list[Any], share: float) -> Tensor:
+    """[x, h¹, …, h^L], each layer but the last with ReLU, its outputs dropped by that share: so what is near stays apart.
+
+    edges: what each layer hears.
+    """
     every = [values]
     for place, layer in enumerate(layers):
-        values = dropout(layer(values, edges), share)
+        values = dropout(layer(values, edges[place]), share)
         values = relu(values) if place < len(layers) - 1 else values
         every.append(values)
     return torch.cat(every, 1)

@@ -9,10 +9,12 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.nn.utils.rnn import pack_sequence
 from torch_geometric.nn import SAGEConv
 
 from models.graph import Graph, Interactions
-from models.networks.edge_sage import EdgeSAGE, messages
+from models.networks.edge_sage import EdgeSAGE, Told, messages
+from models.networks.lstm import Sequences, last_states
 from models.networks.pinsage import PinSage, walk
 from models.networks.sage import MaxSAGE, MeanSAGE, SequenceSAGE, by_date, relative
 from models.networks.training import fit_network
@@ -128,19 +130,52 @@ def test_edge_sage_is_its_formula_edge_by_edge() -> None:
 
 
 def test_messages_along_edges_and_their_gradients_are_those_of_the_formula() -> None:
-    hop, dice = ring().hop(mean=True), torch.Generator().manual_seed(5)
-    row = torch.repeat_interleave(hop.adjacency.row_offsets.diff())
-    values, told, by_edge, pull = (
-        torch.randn(size, DIMENSION, generator=dice, requires_grad=True) for size in (12, len(row), DIMENSION, 12)
+    events = [(0, 0, 10, 0), (0, 1, 30, 1), (1, 1, 4, 0), (1, 1, 8, 0)]
+    view = View.of(tiny_graph(events, event_types=("view", "purchase")), Clock(10.0))
+    (heard, kind), dice = view.joined, torch.Generator().manual_seed(5)
+    nodes, types, by_feature, pull = (
+        torch.randn(size, DIMENSION, generator=dice, requires_grad=True) for size in (4, 4, 5, 4)
     )
-    said = (values[hop.adjacency.column.long()] + told @ by_edge).relu() * hop.weight[:, None]
-    expected = torch.zeros(12, DIMENSION).index_add(0, row, said)
-    found = messages(values, told.detach(), by_edge, hop)
+    said = (nodes[heard.edge_index[0]] + types[kind] + heard.features @ by_feature).relu()
+    weight = view.hop(mean=True).weight[:, None]
+    expected = torch.zeros(4, DIMENSION).index_add(0, heard.edge_index[1], said * weight)
+    found = messages(torch.cat([nodes, types]), by_feature.T, Told.of(view))
     assert_close(found, expected)
-    both = (torch.autograd.grad(sums, (values, by_edge), pull) for sums in (found, expected))
+    both = (torch.autograd.grad(sums, (nodes, types, by_feature), pull) for sums in (found, expected))
     for gradient, same in zip(*both, strict=True):
         assert gradient.any()
         assert_close(gradient, same)
+
+
+def test_sequences_of_any_lengths_are_read_as_by_torchs_lstm_with_the_same_gradients() -> None:
+    """1,100 sequences of one to five elements, in three parts that are read side by side."""
+    torch.manual_seed(2)
+    lstm: Any = nn.LSTM(DIMENSION, DIMENSION)
+    count = torch.arange(1100) * 7 % 5 + 1
+    owner = torch.repeat_interleave(3 * torch.arange(1100), count)
+    sequences = Sequences.of(owner)
+    values = torch.randn(len(owner), DIMENSION, requires_grad=True)
+    weights = [values, *lstm.parameters()]
+    gates = values[sequences.order] @ lstm.weight_ih_l0.T
+    found = last_states(gates, lstm.weight_hh_l0, lstm.bias_ih_l0 + lstm.bias_hh_l0, sequences)
+    packed = pack_sequence(list(values.split(count.tolist())), enforce_sorted=False)
+    expected = lstm(packed)[1][0][0][sequences.owner // 3]
+    assert len(sequences.sizes) == 3 and torch.equal(sequences.owner.sort().values, 3 * torch.arange(1100))
+    torch.testing.assert_close(found, expected, rtol=0, atol=1e-6)
+    pull = torch.randn_like(found)
+    for gradient, same in zip(*(torch.autograd.grad(it, weights, pull) for it in (found, expected)), strict=True):
+        torch.testing.assert_close(gradient, same, rtol=1e-4, atol=1e-4)
+
+
+@torch.no_grad()
+def test_the_entities_that_nobody_asks_for_hear_nothing_in_the_last_layer_of_the_lstm() -> None:
+    view = View.of(tiny_graph([(0, 0, 20), (0, 1, 5)], item_entities=edges([(1, 0)])), Clock(10.0))
+    own: Any = SequenceSAGE(view, DIMENSION, 2, 0.0)
+    values = values_of(view)
+    last, layer = own(view, values)[:, -DIMENSION:], own.layers[1]
+    before = own(view, values)[:, DIMENSION : 2 * DIMENSION]
+    assert_close(last[3], layer.lin_r(before[3]) + layer.lin_l.bias)
+    assert not torch.allclose(last[2], layer.lin_r(before[2]) + layer.lin_l.bias)
 
 
 def test_edge_sage_learns_from_what_kind_of_event_it_was() -> None:
