@@ -8,7 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from models.propagation import offsets
+from models.hops import Hop
+from models.propagation import offsets, weighted_sums
 
 TOGETHER = 512  # sequences that are read side by side, to stay in the processor's cache
 
@@ -35,51 +36,57 @@ class Sequences:
         return cls(owners[longest_first], order, sizes)
 
 
-def last_states(gates: Tensor, again: Tensor, bias: Tensor, sequences: Sequences) -> Tensor:
+def last_states(told: Tensor, hop: Hop, again: Tensor, bias: Tensor, sequences: Sequences) -> Tensor:
     """h after each sequence's last element: i, f, o = σ(W x + U h + b), g = tanh(W x + U h + b), c ← f c + i g, h = o tanh c.
 
-    gates: W x of every element, rows as i, f, g, o, float32 [E, 4 D]; again: U [4 D, D]; bias: b [4 D] → [S, D].
+    told: what makes W x along the hop (elements in the order of the sequences ← nodes), rows as i, f, g, o, float32
+    [V, 4 D]; again: U [4 D, D]; bias: b [4 D] → [S, D].
     """
-    return _Read.apply(gates, again, bias, sequences.sizes)  # pyright: ignore[reportReturnType]
+    return _Read.apply(told, hop, again, bias, sequences.sizes)  # pyright: ignore[reportReturnType]
 
 
 class _Read(torch.autograd.Function):
     """The first step of a sequence has no h, so no product; what is kept is i, f, g, o, c and h."""
 
     @staticmethod
-    def forward(ctx: Any, gates: Tensor, again: Tensor, bias: Tensor, sizes: tuple[tuple[int, ...], ...]) -> Tensor:
-        width, start, last, kept = again.shape[1], 0, [], []
-        for steps in sizes:
-            part = gates[start : start + sum(steps)] + bias
-            cells, states = [], []
-            for size, mine in zip(steps, part.split(steps), strict=True):
-                if states:
-                    mine.addmm_(states[-1][:size], again.T)
-                mine[:, : 2 * width].sigmoid_()
-                mine[:, 2 * width : 3 * width].tanh_()
-                mine[:, 3 * width :].sigmoid_()
-                i, f, g, o = mine.split(width, 1)
-                cells.append(torch.addcmul(i * g, f, cells[-1][:size]) if cells else i * g)
-                states.append(cells[-1].tanh().mul_(o))
-            ends = [*steps[1:], 0]
-            last += [states[place][end:] for place, end in reversed(list(enumerate(ends)))]
-            kept += [part, torch.cat(cells), torch.cat(states)]
-            start += len(part)
-        ctx.save_for_backward(again, *kept)
-        ctx.sizes = sizes
-        return torch.cat(last) if last else gates.new_zeros(0, width)
+    def forward(ctx: Any, told: Tensor, hop: Hop, again: Tensor, bias: Tensor, sizes: tuple[Any, ...]) -> Tensor:
+        every, width, last = hop(told), again.shape[1], []
+        cells, states = every.new_empty(2, len(every), width)
+        for steps, *part in zip(sizes, *(_parts(kept, sizes) for kept in (every, cells, states)), strict=True):
+            part[0].add_(bias)
+            gates, cell, state = (kept.split(steps) for kept in part)
+            for place, size in enumerate(steps):
+                if place:
+                    gates[place].addmm_(state[place - 1][:size], again.T)
+                gates[place][:, : 2 * width].sigmoid_()
+                gates[place][:, 2 * width : 3 * width].tanh_()
+                gates[place][:, 3 * width :].sigmoid_()
+                i, f, g, o = gates[place].split(width, 1)
+                torch.mul(i, g, out=cell[place])
+                if place:
+                    cell[place].addcmul_(f, cell[place - 1][:size])
+                torch.tanh(cell[place], out=state[place]).mul_(o)
+            last += [state[place][end:] for place, end in reversed(list(enumerate([*steps[1:], 0])))]
+        ctx.save_for_backward(again, every, cells, states)
+        ctx.hop, ctx.sizes = hop, sizes
+        return torch.cat(last) if last else every.new_zeros(0, width)
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Any, ...]:
         again, *kept = ctx.saved_tensors
-        parts = list(zip(ctx.sizes, kept[::3], kept[1::3], kept[2::3], strict=True))
-        slope = again.new_empty(sum(len(part) for _, part, _, _ in parts), again.shape[0])
-        of_again, start, first = torch.zeros_like(again), 0, 0
-        for steps, part, cells, states in parts:
-            of_last = gradients[0][first : first + steps[0]]
-            _back(of_last, again, of_again, slope[start : start + len(part)], steps, part, cells, states)
-            start, first = start + len(part), first + steps[0]
-        return slope, of_again, slope.sum(0), None
+        slope, of_again = torch.empty_like(kept[0]), torch.zeros_like(again)
+        of_last = gradients[0].split([steps[0] for steps in ctx.sizes])
+        for steps, mine, *part in zip(
+            ctx.sizes, of_last, *(_parts(every, ctx.sizes) for every in (slope, *kept)), strict=True
+        ):
+            _back(mine, again, of_again, part[0], steps, *part[1:])
+        adjacency, weight = ctx.hop.adjacency, ctx.hop.weight
+        of_told = weighted_sums(adjacency.row, adjacency.column_offsets, weight[adjacency.by_column], slope)
+        return of_told, None, of_again, slope.T @ slope.new_ones(len(slope)), None
+
+
+def _parts(every: Tensor, sizes: tuple[tuple[int, ...], ...]) -> tuple[Tensor, ...]:
+    return every.split([sum(steps) for steps in sizes])
 
 
 def _back(

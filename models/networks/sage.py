@@ -110,8 +110,8 @@ class SequenceConv(SAGEConv):
 
     def propagate(self, edge_index: Told, size: Any = None, **values: Any) -> Tensor:  # pyright: ignore
         lstm: Any = self.aggr_module.lstm
-        gates = edge_index.hop(values["x"][0] @ lstm.weight_ih_l0.T)
-        last = last_states(gates, lstm.weight_hh_l0, lstm.bias_ih_l0 + lstm.bias_hh_l0, edge_index.sequences)
+        told, bias = values["x"][0] @ lstm.weight_ih_l0.T, lstm.bias_ih_l0 + lstm.bias_hh_l0
+        last = last_states(told, edge_index.hop, lstm.weight_hh_l0, bias, edge_index.sequences)
         return torch.zeros_like(values["x"][1]).index_copy(0, edge_index.sequences.owner, last)
 
 

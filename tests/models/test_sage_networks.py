@@ -13,12 +13,14 @@ from torch.nn.utils.rnn import pack_sequence
 from torch_geometric.nn import SAGEConv
 
 from models.graph import Graph, Interactions
+from models.hops import Hop
 from models.networks.edge_sage import EdgeSAGE, Told, messages
 from models.networks.lstm import Sequences, last_states
 from models.networks.pinsage import PinSage, walk
 from models.networks.sage import MaxSAGE, MeanSAGE, SequenceSAGE, by_date, relative
 from models.networks.training import fit_network
 from models.networks.view import Clock, View
+from models.propagation import Adjacency
 from models.settings import ModelSettings
 from tests.models.canary import HORIZON_DAYS, assert_tastes_are_told_apart, shop
 from tests.models.tiny import edges, tiny_graph
@@ -156,8 +158,9 @@ def test_sequences_of_any_lengths_are_read_as_by_torchs_lstm_with_the_same_gradi
     sequences = Sequences.of(owner)
     values = torch.randn(len(owner), DIMENSION, requires_grad=True)
     weights = [values, *lstm.parameters()]
-    gates = values[sequences.order] @ lstm.weight_ih_l0.T
-    found = last_states(gates, lstm.weight_hh_l0, lstm.bias_ih_l0 + lstm.bias_hh_l0, sequences)
+    elements = Adjacency.build(torch.arange(len(owner)), sequences.order, len(owner), len(owner))
+    told, hop = values @ lstm.weight_ih_l0.T, Hop(elements, torch.ones(len(owner)))
+    found = last_states(told, hop, lstm.weight_hh_l0, lstm.bias_ih_l0 + lstm.bias_hh_l0, sequences)
     packed = pack_sequence(list(values.split(count.tolist())), enforce_sorted=False)
     expected = lstm(packed)[1][0][0][sequences.owner // 3]
     assert len(sequences.sizes) == 3 and torch.equal(sequences.owner.sort().values, 3 * torch.arange(1100))
