@@ -69,11 +69,13 @@ class SequenceSAGE(nn.Module):
         self.layers = nn.ModuleList(SequenceConv(dimension, dimension, aggr="lstm") for _ in range(layers))
 
     def forward(self, view: View, values: Tensor) -> Tensor:
-        """float32 [V, D] → [V, (L + 1) D]; in the last layer entities hear nothing, since nobody asks for them."""
-        edges = by_date(view.joined[0])
-        asked = edges.where(edges.edge_index[1] < view.kinds["entity"].start)
-        heard = [edges] * (len(self.layers) - 1) + [asked]
-        told = [Told.of(one, len(values)) for one in heard]
+        """float32 [V, D] → [V, (L + 1) D]; entities hear only what reaches a user or an item: nobody asks for them."""
+        edges, told = by_date(view.joined[0]), []
+        asked = torch.arange(len(values), device=values.device) < view.kinds["entity"].start
+        for _ in self.layers:
+            heard = edges.where(asked[edges.edge_index[1]])
+            told.insert(0, Told.of(heard, len(values)))
+            asked = asked.index_fill(0, heard.edge_index[0], True)
         return side_by_side(self.layers, values, told, self.dropout if self.training else 0.0)
 
 

@@ -14,10 +14,11 @@ from torch_geometric.nn import SAGEConv
 
 from models.graph import Graph, Interactions
 from models.hops import Hop
-from models.networks.edge_sage import EdgeSAGE, Told, messages
+from models.networks.edge_sage import EdgeSAGE, messages
+from models.networks.edge_sage import Told as ToldEdges
 from models.networks.lstm import Sequences, last_states
 from models.networks.pinsage import PinSage, walk
-from models.networks.sage import MaxSAGE, MeanSAGE, SequenceSAGE, by_date, relative
+from models.networks.sage import MaxSAGE, MeanSAGE, SequenceSAGE, Told, by_date, relative
 from models.networks.training import fit_network
 from models.networks.view import Clock, View
 from models.propagation import Adjacency
@@ -141,7 +142,7 @@ def test_messages_along_edges_and_their_gradients_are_those_of_the_formula() -> 
     said = (nodes[heard.edge_index[0]] + types[kind] + heard.features @ by_feature).relu()
     weight = view.hop(mean=True).weight[:, None]
     expected = torch.zeros(4, DIMENSION).index_add(0, heard.edge_index[1], said * weight)
-    found = messages(torch.cat([nodes, types]), by_feature.T, Told.of(view))
+    found = messages(torch.cat([nodes, types]), by_feature.T, ToldEdges.of(view))
     assert_close(found, expected)
     both = (torch.autograd.grad(sums, (nodes, types, by_feature), pull) for sums in (found, expected))
     for gradient, same in zip(*both, strict=True):
@@ -171,14 +172,21 @@ def test_sequences_of_any_lengths_are_read_as_by_torchs_lstm_with_the_same_gradi
 
 
 @torch.no_grad()
-def test_the_entities_that_nobody_asks_for_hear_nothing_in_the_last_layer_of_the_lstm() -> None:
-    view = View.of(tiny_graph([(0, 0, 20), (0, 1, 5)], item_entities=edges([(1, 0)])), Clock(10.0))
+def test_entities_hear_only_what_reaches_users_and_items_from_the_lstm() -> None:
+    """Item 1 hears entity 0 in the last layer, so that one hears in the first; entity 1 knows entity 0 only."""
+    graph = tiny_graph([(0, 0, 20), (0, 1, 5)], item_entities=edges([(1, 0)]))
+    view = View.of(replace(graph, entity_count=2, entity_entities=edges([(1, 0)])), Clock(10.0))
     own: Any = SequenceSAGE(view, DIMENSION, 2, 0.0)
     values = values_of(view)
-    last, layer = own(view, values)[:, -DIMENSION:], own.layers[1]
-    before = own(view, values)[:, DIMENSION : 2 * DIMENSION]
-    assert_close(last[3], layer.lin_r(before[3]) + layer.lin_l.bias)
-    assert not torch.allclose(last[2], layer.lin_r(before[2]) + layer.lin_l.bias)
+    told, states = Told.of(by_date(view.joined[0]), len(values)), own(view, values).split(DIMENSION, 1)
+    first, first_alone = (layer.relu() for layer in (own.layers[0](values, told), _alone(own.layers[0], values)))
+    assert_close(states[1], torch.cat([first[:4], first_alone[4:]]))
+    assert_close(states[2][:3], own.layers[1](first, told)[:3])
+    assert_close(states[2][3:], _alone(own.layers[1], states[1])[3:])
+
+
+def _alone(layer: Any, values: Tensor) -> Tensor:
+    return layer.lin_r(values) + layer.lin_l.bias
 
 
 def test_edge_sage_learns_from_what_kind_of_event_it_was() -> None:
