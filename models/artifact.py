@@ -7,7 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from models.network import Network
+from models.network import LISTS, Network
+from models.reranker import Reranker
 from models.settings import ModelSettings
 
 
@@ -43,6 +44,11 @@ def unpack(packed: dict[str, Any], item_ids: list[str] | None = None, entity_ids
         trend_count=tensors["trend"].shape[1],
         settings=ModelSettings(**packed["settings"]),
     )
+    for name in LISTS:
+        prefix = f"rerankers.{name}."
+        values = {key.removeprefix(prefix): value for key, value in tensors.items() if key.startswith(prefix)}
+        if values:
+            network.rerankers[name] = Reranker.of(values)
     network.load_state_dict(tensors)
     return network.eval()
 

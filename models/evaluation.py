@@ -16,9 +16,10 @@ from models.baselines import BASELINES, Parameters
 from models.calibration import calibrate, held_out
 from models.graph import Graph
 from models.metrics import METRICS, coverage, hits, paired_difference
-from models.network import LISTS, Finish, Network, served_lists
-from models.network_ranker import NetworkRanker, learn_filter
+from models.network import LISTS, RERANKER, SHARE, Finish, Network, served_lists
+from models.network_ranker import ItemFilter, NetworkRanker, learn_filter
 from models.ranking import Ranker, top_k
+from models.reranker import Lesson, fit_reranker
 from models.settings import DAILY, MODEL, ModelSettings, RivalName
 from models.timeline import Timeline
 from models.training import Progress, fit
@@ -27,7 +28,7 @@ MOST_HOLDOUTS = 4
 MOST_USERS = 2000  # of one holdout, drawn at random: enough to tell rankers apart
 TASTE_SHARES = (1.0, 0.7, 0.5, 0.25)  # of the trained temperature: what was learned by heart counts less on later dates
 PATIENCE = 2  # epochs without a better one, after which there are no more
-CALIBRATED = "calibrated"
+CALIBRATED, RERANKED = "calibrated", "reranked"
 Option = Any  # place in a baseline's options; of the network epochs, taste share, and what else is changed about it
 
 
@@ -159,12 +160,12 @@ def evaluate(
     if not holdouts:
         return _chosen(holdouts, trials, k, repeats, settings, {})
     before = graph.back(back_days)
-    chosen, calibrated = _judge_network(before, holdouts, horizon_days, settings, names, measure, trials[MODEL], step)
+    chosen, learned = _judge_network(before, holdouts, horizon_days, settings, names, measure, trials[MODEL], step)
     for contender in contenders:
         for place, option in enumerate(BASELINES[contender].options):
             measure(contender, place, BASELINES[contender].fit(before, horizon_days, settings, option))
         step()
-    return _chosen(holdouts, trials, k, repeats, chosen, calibrated)
+    return _chosen(holdouts, trials, k, repeats, chosen, learned)
 
 
 def _judge_network(
@@ -176,11 +177,11 @@ def _judge_network(
     measure: Callable[[str, Option, Callable[[Graph], Ranker]], None],
     trials: Trials,
     step: Callable[[], None],
-) -> tuple[ModelSettings, dict[str, Finish]]:
-    """Measures epochs, shares of the taste and the calibration.
+) -> tuple[ModelSettings, dict[str, dict[str, Finish]]]:
+    """Measures epochs, shares of the taste, the calibration and the second stage.
 
-    Returns the settings without harmful hops, compared at the best epoch and share, and the calibration learned at the best
-    epoch by list.
+    Returns the settings without harmful hops, compared at the best epoch and share, and what calibration and reranker learned
+    at the best epoch, by list.
     """
     everyone, kept = list(range(len(holdouts))), []
 
@@ -219,15 +220,19 @@ def _judge_network(
             harmful.append(hop)
         del trials.measured[*best, hop]
         step()
-    calibrated: dict[str, Finish] = {}
+    learned: dict[str, dict[str, Finish]] = {}
+    network, share = kept[0], best[1]
+    weights = learn_filter(before, network) if settings.taste and (settings.calibration or settings.reranker) else None
     if settings.calibration and settings.taste:
-        calibrated = _calibrate(kept[0].with_taste(best[1]), before, holdouts, timelines, lists, measure, epoch)
-    return settings.model_copy(update=dict.fromkeys(harmful, False)), calibrated
+        learned[CALIBRATED] = _calibrate(network.with_taste(share), weights, holdouts, timelines, lists, measure, epoch)
+    if settings.reranker and len(holdouts) > 1:  # it has too many numbers to be judged where it learned
+        learned[RERANKED] = _rerank(network, share, weights, holdouts, timelines, lists, measure, epoch)
+    return settings.model_copy(update=dict.fromkeys(harmful, False)), learned
 
 
 def _calibrate(
     network: Network,
-    before: Graph,
+    weights: ItemFilter | None,
     holdouts: list[Holdout],
     timelines: list[Timeline],
     lists: tuple[str, ...],
@@ -235,7 +240,6 @@ def _calibrate(
     epoch: int,
 ) -> dict[str, Finish]:
     """Learns it on all holdouts, and measures it on each as learned on the others."""
-    weights = learn_filter(before, network)
     parts = [
         held_out(NetworkRanker(network, timeline.graph, timeline=timeline, item_filter=weights), holdout.truth, lists)
         for holdout, timeline in zip(holdouts, timelines, strict=True)
@@ -248,6 +252,43 @@ def _calibrate(
         rankers[timeline.graph.as_of] = NetworkRanker(mine, timeline.graph, timeline=timeline, item_filter=weights)
     measure(MODEL, (epoch, CALIBRATED), lambda now: rankers[now.as_of])
     return {name: whole.calibration_values(name) for name in lists}
+
+
+def _rerank(
+    network: Network,
+    share: float,
+    weights: ItemFilter | None,
+    holdouts: list[Holdout],
+    timelines: list[Timeline],
+    lists: tuple[str, ...],
+    measure: Callable[[str, Option, Callable[[Graph], Ranker]], None],
+    epoch: int,
+) -> dict[str, Finish]:
+    """Learns it on all holdouts, and measures it on each as learned on the others."""
+    first, seed = network.with_taste(share), network.settings.seed
+    lessons = []
+    for holdout, timeline in zip(holdouts, timelines, strict=True):
+        ranker = NetworkRanker(first, timeline.graph, timeline=timeline, item_filter=weights)
+        lessons.append({name: lesson(ranker, holdout, name) for name in lists})
+
+    def learned(places: list[int]) -> dict[str, Finish]:
+        rerankers = {name: fit_reranker([lessons[place][name] for place in places], seed) for name in lists}
+        return {name: {SHARE: share, RERANKER: reranker.values()} for name, reranker in rerankers.items()}
+
+    rankers = {}
+    for place, timeline in enumerate(timelines):
+        mine = network.finished(learned(others_of(place, len(lessons))))
+        rankers[timeline.graph.as_of] = NetworkRanker(mine, timeline.graph, timeline=timeline, item_filter=weights)
+    measure(MODEL, (epoch, RERANKED), lambda now: rankers[now.as_of])
+    return learned(list(range(len(lessons))))
+
+
+def lesson(ranker: NetworkRanker, holdout: Holdout, list_name: str) -> Lesson:
+    """The candidates of the holdout's users, and which of them followed."""
+    users, (user, item) = holdout.users[list_name], holdout.truth[list_name]
+    found = ranker.candidates(users, list_name)
+    cell = torch.arange(len(users), device=users.device)[:, None] * holdout.graph.item_count + found.item
+    return Lesson(found, torch.isin(cell, torch.searchsorted(users, user) * holdout.graph.item_count + item))
 
 
 def _hops(graph: Graph, settings: ModelSettings) -> list[str]:
@@ -297,7 +338,7 @@ def _chosen(
     k: int,
     repeats: bool,
     settings: ModelSettings,
-    calibrated: dict[str, Finish],
+    learned: dict[str, dict[str, Finish]],
 ) -> Evaluation:
     trials = trials if holdouts else {}
     count, served = len(holdouts), served_lists(repeats)
@@ -327,7 +368,7 @@ def _chosen(
         user_ndcg=ndcg,
         settings=settings,
         epochs=epochs,
-        finishes={name: calibrated[name] if how == CALIBRATED else how for name, how in finishes.items()},
+        finishes={name: learned[how][name] if how in learned else how for name, how in finishes.items()},
         options={
             name: {
                 ranker: BASELINES[ranker].options[trial.best((judged[name],), list(range(count)))]

@@ -13,6 +13,7 @@ from torch.nn.functional import dropout, normalize
 
 from models.kernels import decay
 from models.propagation import propagate
+from models.reranker import Reranker
 from models.settings import ModelSettings
 from models.timeline import CONTEXT, EARLIER_YEARS, RECENT, Snapshot
 
@@ -23,12 +24,21 @@ START_SEASON = (1.0, 0.0)  # of the kernels: a rate that doubles lifts the score
 START_RETURN = 5.0  # one event at this time of an earlier year, likewise
 START_REPEAT = 20.0  # one fresh event lifts its item twentyfold, before training says how much
 CALIBRATED = ("log_temperature", "trend", "season", "filter_root")  # learned again on the holdouts
-Finish = float | dict[str, Any]  # share of the trained taste, or the calibrated numbers
+SHARE, RERANKER = "taste", "reranker"
+Finish = (
+    float | dict[str, Any]
+)  # share of the trained taste; the calibrated numbers; or a share and a reranker's values
 
 
 def told(finishes: dict[str, Finish]) -> dict[str, float | str]:
-    """The same in short: a share, or that the list's head is calibrated."""
-    return {name: finish if isinstance(finish, float) else "calibrated" for name, finish in finishes.items()}
+    """The same in short: a share, or that the list's head is calibrated or its best items ordered again."""
+
+    def word(finish: Finish) -> float | str:
+        if isinstance(finish, dict):
+            return "reranked" if RERANKER in finish else "calibrated"
+        return finish
+
+    return {name: word(finish) for name, finish in finishes.items()}
 
 
 def served_lists(repeats: bool) -> tuple[str, ...]:
@@ -77,6 +87,7 @@ class Network(nn.Module):
         self.log_half_life = nn.Parameter(half_lives.log().repeat(len(event_types), 1))
         self.log_repeat = nn.Parameter(torch.full((len(event_types), len(half_lives)), log(START_REPEAT)))
         self.log_return = nn.Parameter(torch.full((len(event_types),), log(START_RETURN)))
+        self.rerankers = nn.ModuleDict()  # of the lists that have one, learned by `models.reranker` only
 
     def calibration(self) -> list[nn.Parameter]:
         """The few numbers that all users and items share."""
@@ -93,10 +104,14 @@ class Network(nn.Module):
         with torch.no_grad():
             for list_name, finish in finishes.items():
                 head = LISTS.index(list_name)
-                if isinstance(finish, float):
+                if not isinstance(finish, dict):
                     network.log_temperature[head] += log(finish)
-                for name, value in finish.items() if isinstance(finish, dict) else ():
-                    getattr(network, name)[head] = torch.tensor(value)
+                elif RERANKER in finish:
+                    network.log_temperature[head] += log(finish[SHARE])
+                    network.rerankers[list_name] = Reranker.of(finish[RERANKER]).to(network.item.device)
+                else:
+                    for name, value in finish.items():
+                        getattr(network, name)[head] = torch.tensor(value)
         return network
 
     def filter_weight(self) -> Tensor:

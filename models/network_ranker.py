@@ -13,12 +13,16 @@ from models.graph import Graph
 from models.hops import Hop
 from models.neighbours import EASE_MOST_ITEMS, Neighbours, ease_weights, history_weights, knn_weights
 from models.network import LISTS, ItemSide, Network
+from models.pairs import Columns, Traits, history_columns, shared_columns, traits
 from models.propagation import offsets, ranges, weighted_sums
-from models.ranking import in_threads
+from models.ranking import best, in_threads
+from models.reranker import CANDIDATES, CANDIDATES_BY_FILTER, Candidates, Reranker
 from models.settings import MODEL
 from models.timeline import Snapshot, Timeline
 
 FILTER_HORIZONS = 13.0  # half-life of the histories that the item filter reads
+RERANKER_HORIZONS = (4.0, FILTER_HORIZONS, float("inf"))  # the same for the second stage
+RERANKED_USERS = 128  # at a time: the vectors of all their candidates are looked up
 SPREAD_USERS = 256
 USERS_PER_CHUNK = 1024
 EXPLAINED_USERS = 128  # at a time: every fact of every item of their lists is looked at
@@ -96,17 +100,82 @@ class NetworkRanker:
         snapshot = self.timeline.at(0, self.timeline.active_users(AVERAGE_USERS))
         return normalize(self.network.user_sums(snapshot, self.items.embeddings), dim=-1).mean(1)
 
+    @cached_property
+    def traits(self) -> Traits:
+        """What users and items are like as of the date, for the second stage."""
+        return traits(self.timeline.graph, self.network.horizon_days, self.network.settings.decay)
+
     @torch.no_grad()
     def scores(self, users: Tensor, list_name: str) -> Tensor:
         """float32 [B, I]; items not live have −∞. users: int64 [B], ascending."""
-        shared = (list_name,), self.items, self.average
-        weight = float(self.network.filter_weight()[LISTS.index(list_name)])
-        parts = []
-        for part in users.split(USERS_PER_CHUNK):
-            parts += self.network(self.timeline.at(0, part), *shared)
-            if weight:
-                parts[-1].add_(self.filtered(part), alpha=weight)
+        at_a_time = RERANKED_USERS if list_name in self.network.rerankers else USERS_PER_CHUNK
+        parts = [self._scores(self.timeline.at(0, part), list_name) for part in users.split(at_a_time)]
         return parts[0] if len(parts) == 1 else torch.cat(parts)
+
+    def _scores(self, snapshot: Snapshot, list_name: str) -> Tensor:
+        """The first stage's; where there is a second, its candidates come first, in its order."""
+        scores = self.network(snapshot, (list_name,), self.items, self.average)[0]
+        if weight := float(self.network.filter_weight()[LISTS.index(list_name)]):
+            scores.add_(self.filtered(snapshot.users), alpha=weight)
+        if list_name in self.network.rerankers:
+            reranker = self.reranker(list_name)
+            found = self._candidates(snapshot, scores, list_name)
+            again = reranker(found.first, reranker.standardised(found.features))
+            offered = found.first > -torch.inf
+            lowest = again.masked_fill(~offered, torch.inf).amin(1, keepdim=True)
+            border = scores.scatter(1, found.item, -torch.inf).amax(1, keepdim=True)
+            border = torch.where(border > -torch.inf, border, 0)
+            scores.scatter_(1, found.item, torch.where(offered, again - lowest + border, -torch.inf))
+        return scores
+
+    def reranker(self, list_name: str) -> Reranker:
+        """The list's second stage."""
+        reranker = self.network.rerankers[list_name]
+        assert isinstance(reranker, Reranker)
+        return reranker
+
+    @torch.no_grad()
+    def candidates(self, users: Tensor, list_name: str) -> Candidates:
+        """What the second stage is given. users: int64 [B], ascending."""
+        parts = []
+        for part in users.split(RERANKED_USERS):
+            snapshot = self.timeline.at(0, part)
+            first = self.network(snapshot, (list_name,), self.items, self.average)[0]
+            parts.append(self._candidates(snapshot, first, list_name))
+        return Candidates(*(torch.cat(values) for values in zip(*(vars(part).values() for part in parts), strict=True)))
+
+    def _candidates(self, snapshot: Snapshot, first: Tensor, list_name: str) -> Candidates:
+        """The best of the first stage, and of what these leave the best of the item filter."""
+        eligible = first.clone()
+        if list_name == "discover":
+            eligible.view(-1)[snapshot.seen()[1]] = -torch.inf
+        filtered = CANDIDATES_BY_FILTER if self.network.settings.taste else 0
+        _, item = best(eligible, min(CANDIDATES - filtered, first.shape[1]))
+        if left := min(filtered, first.shape[1] - item.shape[1]):
+            closed = (eligible == -torch.inf).scatter_(1, item, True)
+            item = torch.cat(
+                [item, best(self.filtered(snapshot.users).masked_fill_(closed, -torch.inf), left)[1]], dim=1
+            )
+        first = eligible.gather(1, item)
+        row = torch.arange(len(item), device=item.device).repeat_interleave(item.shape[1])
+        columns = self.columns(snapshot, row, item.flatten(), LISTS.index(list_name))
+        features = torch.stack([column for _, column in columns], dim=1)
+        return Candidates(item, first, features.view(*item.shape, len(columns)))
+
+    def columns(self, snapshot: Snapshot, row: Tensor, item: Tensor, head: int) -> Columns:
+        """What the second stage reads about each pair. row, item: int64 [N], rows of the snapshot's users, ascending."""
+        network, horizon_days = self.network, self.network.horizon_days
+        timed, columns = network.settings.decay, []
+        if network.settings.taste:
+            half_lives = [horizons * horizon_days for horizons in RERANKER_HORIZONS] if timed else [float("inf")]
+            filtered = self.filter.of_pairs(snapshot.users, row, item, half_lives)
+            direction = normalize(network.user_sums(snapshot, self.items.embeddings)[head], dim=-1) - self.average[head]
+            taste = (direction[row] * self.items.unit[item]).sum(1) * network.log_temperature[head].exp()
+            columns = [("taste", column) for column in (taste, *filtered)]
+        if network.settings.repeat and LISTS[head] == "for_you":
+            repeats = network.repeats(snapshot)
+            columns += history_columns(snapshot, row, item, repeats, self.traits, horizon_days, timed)
+        return columns + shared_columns(snapshot, row, item, self.traits)
 
     @torch.no_grad()
     def explain(self, users: Tensor, items: Tensor, list_name: str) -> tuple[list[str], Tensor, Tensor]:
@@ -118,11 +187,11 @@ class NetworkRanker:
         if not len(users):
             return [], torch.full_like(items, NONE), torch.full_like(items, NONE)
         head = LISTS.index(list_name)
-        _ = (
-            self.items,
-            self.average,
-            self.network.filter_weight()[head] and self.filter_mean,
-        )  # once, before the threads
+        _ = self.items, self.average  # once, before the threads
+        if self.network.filter_weight()[head]:
+            _ = self.filter_mean
+        if list_name in self.network.rerankers:
+            _ = self.filter, self.traits
 
         @torch.no_grad()
         def explained(part: Tensor) -> tuple[list[str], Tensor, Tensor]:
@@ -141,13 +210,8 @@ class _Pairs:
     """The parts of the scores of N pairs of one snapshot."""
 
     def __init__(self, ranker: NetworkRanker, snapshot: Snapshot, head: int, users: Tensor, items: Tensor) -> None:
-        self.network, self.side, self.snapshot, self.head, self.item = (
-            ranker.network,
-            ranker.items,
-            snapshot,
-            head,
-            items,
-        )
+        self.ranker, self.network, self.side = ranker, ranker.network, ranker.items
+        self.snapshot, self.head, self.item = snapshot, head, items
         self.row = torch.searchsorted(snapshot.users, users)
         sums = self.network.user_sums(snapshot, self.side.embeddings)[head]
         temperature = self.network.log_temperature[head].exp()
@@ -168,6 +232,8 @@ class _Pairs:
             parts["taste"] = self._taste() + filtered - own
         if self.snapshot.item_entities is not None:
             entity = self._entity()
+        for name, lift in self._lifts().items():
+            parts[name] = parts[name] + lift
         names = list(parts)
         largest = torch.stack(list(parts.values())).argmax(0)
         is_taste = (
@@ -196,6 +262,21 @@ class _Pairs:
             repeat = torch.where(seen[position] == pair, network.repeats(snapshot)[position], repeat)
         context = torch.where(context > 0, context, -torch.inf)
         return {"trend": recent, "season": earlier, "repeat": repeat, "context": context}
+
+    def _lifts(self) -> dict[str, Tensor]:
+        """What each part adds in the second stage, beside a pair that is average in it: float32 [N] each."""
+        if LISTS[self.head] not in self.network.rerankers:
+            return {}
+        reranker = self.ranker.reranker(LISTS[self.head])
+        part_of, columns = zip(*self.ranker.columns(self.snapshot, self.row, self.item, self.head), strict=True)
+        features = reranker.standardised(torch.stack(columns, dim=1))
+        none = torch.zeros(len(self.item), device=self.item.device)
+
+        def without(part: str) -> Tensor:
+            return features.masked_fill(torch.tensor([one == part for one in part_of], device=features.device), 0)
+
+        named = [part for part in dict.fromkeys(part_of) if part]
+        return {part: reranker(none, features) - reranker(none, without(part)) for part in named}
 
     def _taste(self) -> Tensor:
         """Taste minus the user's mean over the live items: float32 [N]."""

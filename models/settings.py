@@ -89,6 +89,9 @@ class ModelSettings(BaseModel):
     calibration: bool = Field(
         default=True, description="each list's head learned again on the holdouts, with the item filter"
     )
+    reranker: bool = Field(
+        default=True, description="each list's best items ordered again by a small network learned on the holdouts"
+    )
     epochs: int = Field(
         default=6, ge=1, description="most passes over the snapshots; the holdouts choose how many are made"
     )

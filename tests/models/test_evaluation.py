@@ -78,6 +78,7 @@ def test_evaluation_leaves_events_of_the_last_horizon_to_the_last_holdout(monkey
     single = SETTINGS.model_copy(update={"epochs": 1})
     monkeypatch.setattr(evaluation, "TASTE_SHARES", (1.0,))  # nothing to choose on the other holdouts
     monkeypatch.setattr(evaluation, "_calibrate", lambda *_: {})
+    monkeypatch.setattr(evaluation, "_rerank", lambda *_: {})
     first = [
         sorted(
             (row.list_name, row.metric, row.value)

@@ -1,0 +1,226 @@
+"""The second stage: what it reads, what it learns, and where its order stands in the scores."""
+
+from __future__ import annotations
+
+import json
+import random
+from dataclasses import replace
+from math import log, log1p
+
+import pytest
+import torch
+from torch import Tensor
+
+from models.artifact import pack, unpack
+from models.evaluation import RERANKED, evaluate
+from models.graph import Graph
+from models.hops import Hop
+from models.metrics import ndcg
+from models.neighbours import Neighbours, ease_weights, knn_weights
+from models.network import LISTS, RERANKER, SHARE, Network, told
+from models.network_ranker import NetworkRanker
+from models.pairs import history_columns, traits
+from models.reranker import CANDIDATES, Candidates, Lesson, Reranker, fit_reranker
+from models.settings import ModelSettings
+from models.timeline import Timeline
+from models.training import fit
+from tests.models.tiny import tiny_graph, with_items_known
+
+SETTINGS = ModelSettings(dimension=16, epochs=2)
+
+
+@pytest.fixture(scope="module")
+def graph() -> Graph:
+    """Even users buy a few of the even items, odd users of the odd ones."""
+    dice = random.Random(1)
+    events = {(u, 2 * dice.randrange(90) + u % 2, dice.randint(1, 100)) for u in range(40) for _ in range(10)}
+    return with_items_known(tiny_graph(events, users=40, items=180))
+
+
+@pytest.fixture(scope="module")
+def network(graph: Graph) -> Network:
+    return fit(graph, 7, SETTINGS, epochs=SETTINGS.epochs)
+
+
+def lesson(users: int, seed: int, sign: float = 1.0) -> Lesson:
+    """Thirty candidates each; those with the two highest values of the second of three features follow."""
+    dice = torch.Generator().manual_seed(seed)
+    features = torch.randn(users, 30, 3, generator=dice)
+    first = torch.randn(users, 30, generator=dice)
+    hit = torch.zeros(users, 30, dtype=torch.bool).scatter_(1, (sign * features[..., 1]).topk(2).indices, True)
+    return Lesson(Candidates(torch.arange(30).repeat(users, 1), first, features), hit)
+
+
+def found_share(scores: Tensor, hit: Tensor) -> float:
+    """NDCG@2 of the order by score."""
+    return float(ndcg(hit.gather(1, scores.topk(2).indices), hit.sum(1)).mean())
+
+
+def random_reranker(network: Network, graph: Graph, list_name: str) -> dict[str, object]:
+    """Values of a second stage that prefers at random."""
+    features = NetworkRanker(network, graph).candidates(torch.arange(3), list_name).features
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(5)
+        reranker = Reranker(features.shape[-1])
+        for parameter in reranker.parameters():
+            torch.nn.init.normal_(parameter, std=0.5)
+    reranker.mean.copy_(features.flatten(0, 1).mean(0))
+    reranker.scale.copy_(features.flatten(0, 1).std(0).clamp(min=1e-3).reciprocal())
+    return reranker.values()
+
+
+def test_what_decides_is_learned_and_what_does_not_is_left_alone() -> None:
+    reranker, other = fit_reranker([lesson(400, seed) for seed in range(2)], seed=0), lesson(200, 2)
+    given = other.candidates
+    again = reranker(given.first, reranker.standardised(given.features))
+    assert found_share(given.first, other.hit) < 0.15
+    assert found_share(again, other.hit) > 0.7
+
+
+def test_without_anything_to_learn_the_first_stage_stays() -> None:
+    given = lesson(50, 0)
+    nothing = replace(given, hit=torch.zeros_like(given.hit))
+    reranker = fit_reranker([nothing], seed=0)
+    features = reranker.standardised(given.candidates.features)
+    assert torch.equal(reranker(given.candidates.first, features), given.candidates.first)
+
+
+def test_the_same_lessons_give_the_same_bits_and_plain_values_keep_them() -> None:
+    one, other = (fit_reranker([lesson(60, 0)], seed=3) for _ in range(2))
+    assert all(torch.equal(value, other.state_dict()[name]) for name, value in one.state_dict().items())
+    again = Reranker.of(json.loads(json.dumps(one.values())))
+    assert all(torch.equal(value, again.state_dict()[name]) for name, value in one.state_dict().items())
+
+
+def test_a_feature_that_never_differed_counts_nothing_when_it_does() -> None:
+    given = lesson(60, 0)
+    given.candidates.features[..., 2] = 7.0
+    reranker = fit_reranker([given], seed=0)
+    features = given.candidates.features.clone()
+    features[..., 2] = 1e6
+    same, changed = (reranker.standardised(each) for each in (given.candidates.features, features))
+    assert torch.equal(same, changed)
+
+
+def test_own_events_are_told_by_number_age_rhythm_and_visit() -> None:
+    """User 0 bought item 0 thirty, twenty and ten days ago, item 1 ten days ago; user 1 bought item 1 a day ago."""
+    graph = with_items_known(tiny_graph([(0, 0, 30), (0, 0, 20), (0, 0, 10), (0, 1, 10), (1, 1, 1)], items=3))
+    snapshot = Timeline(graph, 7, SETTINGS).at(0, torch.arange(2))
+    row, item = torch.tensor([0, 0, 0, 1]), torch.tensor([0, 1, 2, 1])
+    repeats = torch.arange(1.0, 1 + len(snapshot.history.pair_row))
+    columns = history_columns(snapshot, row, item, repeats, traits(graph, 7, timed=True), 7, timed=True)
+    assert {part for part, _ in columns} == {"repeat"}
+    seen, count, several, first, age, in_last_visit, overdue = (column for _, column in columns[:7])
+    assert seen.tolist() == [1, 1, 0, 1]
+    assert count.tolist() == pytest.approx([log(3), 0, 0, 0])
+    assert several.tolist() == [1, 0, 0, 0]
+    assert first.tolist() == [1, 2, 0, 3]
+    assert age.tolist() == pytest.approx([log1p(10 / 7), log1p(10 / 7), 0, log1p(1 / 7)])
+    assert in_last_visit.tolist() == [1, 1, 0, 1]
+    assert overdue.tolist() == pytest.approx([log(11 / 11), 0, 0, 0])
+
+
+def test_without_decay_nothing_that_is_read_depends_on_when() -> None:
+    events = [(user, item, 1 + 7 * user + 3 * item) for user in range(6) for item in range(user, 9)]
+    stretched = [(user, item, 2 * age) for user, item, age in events]
+    read = []
+    for each in (events, stretched):
+        graph = with_items_known(tiny_graph(each, users=6, items=9))
+        settings = ModelSettings(dimension=4, decay=False, phase=False, taste=False)
+        network = Network(9, 0, ("purchase",), 7, source_count=3, trend_count=1, settings=settings)
+        read.append(NetworkRanker(network, graph).candidates(torch.arange(6), "for_you"))
+    assert torch.equal(read[0].item, read[1].item)
+    assert torch.allclose(read[0].features, read[1].features)
+
+
+@pytest.mark.parametrize("kind", ["matrix", "neighbours"])
+def test_scores_of_pairs_are_those_of_the_whole_catalogue(graph: Graph, kind: str) -> None:
+    weights: Tensor | Hop = ease_weights(graph, 50.0) if kind == "matrix" else knn_weights(graph, 50.0, 10)
+    users = torch.tensor([0, 3, 4, 39])
+    row, item = torch.tensor([0, 0, 1, 3, 3, 3]), torch.tensor([5, 1, 0, 179, 2, 2])
+    found = Neighbours("filter", graph, 50.0, weights).of_pairs(users, row, item, [20.0, 50.0, float("inf")])
+    for half_life_days, scores in zip((20.0, 50.0, float("inf")), found, strict=True):
+        whole = Neighbours("filter", graph, half_life_days, weights).scores(users, "for_you")
+        torch.testing.assert_close(scores, whole[row, item])
+
+
+@pytest.mark.parametrize("list_name", LISTS)
+def test_candidates_come_first_in_the_order_of_the_second_stage(graph: Graph, network: Network, list_name: str) -> None:
+    users = torch.arange(graph.user_count)
+    values = random_reranker(network, graph, list_name)
+    finished = network.finished({list_name: {SHARE: 1.0, RERANKER: values}})
+    first, both = NetworkRanker(network, graph), NetworkRanker(finished, graph)
+    found, before, scores = (
+        first.candidates(users, list_name),
+        first.scores(users, list_name),
+        both.scores(users, list_name),
+    )
+    assert found.item.shape == (len(users), CANDIDATES)
+    reranker = Reranker.of(values)
+    again = reranker(found.first, reranker.standardised(found.features))
+    assert torch.equal(scores.gather(1, found.item).argsort(1), again.argsort(1))
+    assert not torch.equal(scores.gather(1, found.item).argsort(1), found.first.argsort(1))
+    others = torch.ones_like(scores, dtype=torch.bool).scatter_(1, found.item, False)
+    assert torch.equal(scores[others], before[others])
+    if list_name == "discover":
+        events = graph.interactions
+        seen = torch.zeros_like(others).index_put_((events.user_index, events.item_index), torch.tensor(True))
+        assert not seen.gather(1, found.item).any()
+        others &= ~seen
+    highest_left = scores.masked_fill(~others, -torch.inf).amax(1)
+    assert (scores.gather(1, found.item).amin(1) >= highest_left).all()
+
+
+def test_a_reranked_network_survives_its_artifact(graph: Graph, network: Network) -> None:
+    finish = {"for_you": {SHARE: 0.5, RERANKER: random_reranker(network, graph, "for_you")}}
+    finished, users = network.finished(json.loads(json.dumps(finish))), torch.arange(graph.user_count)
+    again = unpack(pack(finished))
+    for name in LISTS:
+        scores = [NetworkRanker(each, graph).scores(users, name) for each in (finished, again)]
+        assert torch.equal(*scores)
+    assert told(finish | {"discover": 0.7}) == {"for_you": "reranked", "discover": 0.7}
+
+
+def test_the_reason_is_what_the_second_stage_lifts(graph: Graph, network: Network) -> None:
+    """One that counts nothing but how often the user bought the item makes repeats of them."""
+    values = random_reranker(network, graph, "for_you")
+    reranker = Reranker.of(values)
+    columns = NetworkRanker(network, graph).columns
+    snapshot = Timeline(graph, 7, SETTINGS).at(0, torch.arange(1))
+    parts = [part for part, _ in columns(snapshot, torch.zeros(1, dtype=torch.int64), torch.tensor([0]), 0)]
+    with torch.no_grad():
+        reranker.last.weight.zero_()
+        reranker.direct.weight.zero_()
+        reranker.direct.weight[0, parts.index("repeat")] = 50.0  # whether the user has any event with the item
+    ranker = NetworkRanker(network.finished({"for_you": {SHARE: 1.0, RERANKER: reranker.values()}}), graph)
+    events = graph.interactions
+    own = torch.unique(events.user_index * graph.item_count + events.item_index)
+    reasons, item, _ = ranker.explain(own // graph.item_count, own % graph.item_count, "for_you")
+    assert set(reasons) == {"repeat"}
+    assert torch.equal(item, own % graph.item_count)
+
+
+def test_the_holdouts_choose_it_where_a_rhythm_decides_what_the_first_stage_cannot_say() -> None:
+    """Everybody buys each own item every four weeks, so that of longest ago comes next; a decay says the opposite."""
+    dice = random.Random(3)
+    events = set()
+    for user in range(120):
+        for item in dice.sample(range(60), 4):
+            start = dice.randint(1, 28)
+            events |= {(user, item, age) for age in range(start, 300, 28)}
+    graph = with_items_known(tiny_graph(events, users=120, items=60))
+    judged = evaluate(graph, 7, True, ModelSettings(dimension=8, epochs=1), baselines=())
+    assert RERANKER in judged.finishes["for_you"]  # pyright: ignore[reportOperatorIssue]
+    plain = evaluate(graph, 7, True, ModelSettings(dimension=8, epochs=1, reranker=False), baselines=())
+    gain = judged.user_ndcg["for_you"]["almanac"].mean() - plain.user_ndcg["for_you"]["almanac"].mean()
+    assert gain > 0.1, told(judged.finishes)
+    assert RERANKED not in told(plain.finishes).values()
+
+
+def test_a_single_holdout_is_too_little_to_learn_it_from(graph: Graph, monkeypatch: pytest.MonkeyPatch) -> None:
+    calls = []
+    monkeypatch.setattr("models.evaluation.fit_reranker", lambda *given: calls.append(given) or fit_reranker(*given))
+    assert len(evaluate(graph, 40, True, SETTINGS, baselines=()).holdout_dates) == 1
+    assert not calls
+    assert len(evaluate(graph, 30, True, SETTINGS, baselines=()).holdout_dates) == 2
+    assert len(calls) == 6  # on each of the two, and on both, for two lists
