@@ -51,5 +51,6 @@ ABLATIONS: dict[AblationName, Ablation] = {
     "almanac with random graph": _with(random_graph=True, calibration=False),
     "almanac without repeat": _with(repeat=False),
     "almanac without calibration": _with(calibration=False),
+    "almanac without reranker": _with(reranker=False),
     "almanac without hops": _with(facts=False, friends=False, neighbour_count=0),
 }

@@ -100,6 +100,11 @@ class NetworkRanker:
         snapshot = self.timeline.at(0, self.timeline.active_users(AVERAGE_USERS))
         return normalize(self.network.user_sums(snapshot, self.items.embeddings), dim=-1).mean(1)
 
+    @property
+    def _reads_filter(self) -> bool:
+        """Whether the second stage does: not where there is to be no graph, or another."""
+        return self.network.settings.taste and not self.network.settings.random_graph
+
     @cached_property
     def traits(self) -> Traits:
         """What users and items are like as of the date, for the second stage."""
@@ -149,7 +154,7 @@ class NetworkRanker:
         eligible = first.clone()
         if list_name == "discover":
             eligible.view(-1)[snapshot.seen()[1]] = -torch.inf
-        filtered = CANDIDATES_BY_FILTER if self.network.settings.taste else 0
+        filtered = CANDIDATES_BY_FILTER if self._reads_filter else 0
         _, item = best(eligible, min(CANDIDATES - filtered, first.shape[1]))
         if left := min(filtered, first.shape[1] - item.shape[1]):
             closed = (eligible == -torch.inf).scatter_(1, item, True)
@@ -167,11 +172,12 @@ class NetworkRanker:
         network, horizon_days = self.network, self.network.horizon_days
         timed, columns = network.settings.decay, []
         if network.settings.taste:
-            half_lives = [horizons * horizon_days for horizons in RERANKER_HORIZONS] if timed else [float("inf")]
-            filtered = self.filter.of_pairs(snapshot.users, row, item, half_lives)
             direction = normalize(network.user_sums(snapshot, self.items.embeddings)[head], dim=-1) - self.average[head]
             taste = (direction[row] * self.items.unit[item]).sum(1) * network.log_temperature[head].exp()
-            columns = [("taste", column) for column in (taste, *filtered)]
+            columns.append(("taste", taste))
+        if self._reads_filter:
+            half_lives = [horizons * horizon_days for horizons in RERANKER_HORIZONS] if timed else [float("inf")]
+            columns += [("taste", column) for column in self.filter.of_pairs(snapshot.users, row, item, half_lives)]
         if network.settings.repeat and LISTS[head] == "for_you":
             repeats = network.repeats(snapshot)
             columns += history_columns(snapshot, row, item, repeats, self.traits, horizon_days, timed)
@@ -191,7 +197,7 @@ class NetworkRanker:
         if self.network.filter_weight()[head]:
             _ = self.filter_mean
         if list_name in self.network.rerankers:
-            _ = self.filter, self.traits
+            _ = self.traits, self._reads_filter and self.filter
 
         @torch.no_grad()
         def explained(part: Tensor) -> tuple[list[str], Tensor, Tensor]:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any
 
 import torch
@@ -15,10 +16,12 @@ CANDIDATES_BY_FILTER = 40  # of them
 HIDDEN = 32
 MOST_SPREADS = 6.0  # from its mean that a feature counts
 EPOCHS = 12
+MOST_STEPS = 1500  # bounds the time where there are many users
 USERS_PER_STEP = 32
 LEARNING_RATE = 3e-3
 WEIGHT_DECAY = 1e-3
 DROPOUT = 0.1
+LEAST_LOG_SHARE = -1e6  # of what cannot be listed, so that 0 hits of it count 0
 
 
 @dataclass(frozen=True)
@@ -105,14 +108,19 @@ def _standardise(reranker: Reranker, features: Tensor) -> None:
 def _learn(reranker: Reranker, first: Tensor, features: Tensor, hit: Tensor) -> None:
     share = hit * hit.sum(1, keepdim=True).float().rsqrt()
     optimizer = torch.optim.AdamW(reranker.parameters(), lr=LEARNING_RATE, weight_decay=WEIGHT_DECAY)
-    steps = EPOCHS * -(-len(hit) // USERS_PER_STEP)
+    steps = min(MOST_STEPS, EPOCHS * -(-len(hit) // USERS_PER_STEP))
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, LEARNING_RATE, total_steps=steps, pct_start=0.1)
     reranker.train()
-    for _ in range(EPOCHS):
-        for users in torch.randperm(len(hit), device=hit.device).split(USERS_PER_STEP):
-            log_share = reranker(first[users], features[users]).log_softmax(1)
-            loss = -(log_share.clamp(min=-1e6) * share[users]).sum() / len(users)
-            optimizer.zero_grad()
-            loss.backward()
-            optimizer.step()
-            schedule.step()
+    for users in islice(_batches(len(hit), hit.device), steps):
+        log_share = reranker(first[users], features[users]).log_softmax(1)
+        loss = -(log_share.clamp(min=LEAST_LOG_SHARE) * share[users]).sum() / len(users)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        schedule.step()
+
+
+def _batches(count: int, device: torch.device) -> Iterator[Tensor]:
+    """Positions below `count`, in a new order each pass, without end."""
+    while True:
+        yield from torch.randperm(count, device=device).split(USERS_PER_STEP)

@@ -54,6 +54,7 @@ AblationName = Literal[
     "almanac without repeat",
     "almanac without hops",
     "almanac without calibration",
+    "almanac without reranker",
 ]
 RivalName = Literal[BaselineName, NetworkName]  # what may be judged beside the model, and served where it is better
 ModelName = Literal["almanac", "published", RivalName, AblationName]
