@@ -80,7 +80,7 @@ class Bench:
         start = (lambda network: carry_over(self.packed(), network, *self.ids[1:])) if warm else None
         passes = epochs or int(self.model["epochs"])
         network = fit(self.graph, self.source.horizon_days, settings, epochs=passes, lists=self.served, start=start)
-        return network.finished(json.loads(self.model["finishes"]))
+        return network.finished(self.packed()["finishes"])
 
     def baseline(self, name: str) -> Ranker:
         kind, settings = BASELINES[name], ModelSettings(**json.loads(self.model["settings"]))

@@ -94,6 +94,7 @@ def train(
     packed = pack(network.finished(judged["finishes"])) | {"item_ids": items, "entity_ids": entities}
     packed |= {"trained_as_of": graph.as_of.isoformat(), "context_series": list(graph.context.series)}
     packed |= {"learned_half_lives_days": learned_half_lives_days(network), "parent": parent}
+    packed |= {"finishes": judged["finishes"]}
     partial = folder / "model.partial"
     with storing(folder):
         torch.save(packed, partial)

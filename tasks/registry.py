@@ -15,7 +15,7 @@ import polars as pl
 import torch
 from duckdb import DuckDBPyConnection
 
-from models.network import LISTS
+from models.network import LISTS, told
 from tasks.errors import RunError, UsageError
 from tasks.recommend import NOBODY, read_judged
 from tasks.sources import Source
@@ -126,7 +126,7 @@ def register(
         "trained_as_of": as_of,
         "trained_at": trained_at,
         "epochs": judged["epochs"],
-        "finishes": json.dumps(judged["finishes"]),
+        "finishes": json.dumps(told(judged["finishes"])),
         "artifact": f"models/{version}.pt",
         "artifact_hash": digest,
         "settings": json.dumps(judged["settings"]),
