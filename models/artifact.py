@@ -59,7 +59,7 @@ def carry_over(packed: dict[str, Any], network: Network, item_ids: list[str], en
 
     Nothing is taken from a network of other settings or event types.
     """
-    if packed["settings"] != network.settings.model_dump(mode="json"):
+    if ModelSettings(**packed["settings"]) != network.settings:
         return
     for name, ids in (("item", item_ids), ("entity", entity_ids)):
         mine, its = _shared_rows(ids, packed[f"{name}_ids"])

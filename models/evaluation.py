@@ -28,7 +28,7 @@ MOST_HOLDOUTS = 4
 MOST_USERS = 2000  # of one holdout, drawn at random: enough to tell rankers apart
 TASTE_SHARES = (1.0, 0.7, 0.5, 0.25)  # of the trained temperature: what was learned by heart counts less on later dates
 PATIENCE = 2  # epochs without a better one, after which there are no more
-CALIBRATED, RERANKED = "calibrated", "reranked"
+FINISHES = CALIBRATED, RERANKED = "calibrated", "reranked"
 Option = Any  # place in a baseline's options; of the network epochs, taste share, and what else is changed about it
 
 
@@ -136,14 +136,15 @@ def evaluate(
 ) -> Evaluation:
     """Trains once before the first holdout, refreshes the graph at each, and measures NDCG and more at k.
 
-    Every choice (epochs, half-life) that a holdout is measured with was made on the other holdouts. progress is called
-    with (rankers and epochs done, in all).
+    Every choice (epochs, finish, half-life) that a holdout is measured with was made on the other holdouts; only the epoch and
+    share of the taste on which calibration and second stage build are those that are best on all. progress is called with
+    (rankers and epochs done, in all).
     """
     names = served_lists(repeats)
     holdouts, back_days = last_holdouts(graph, horizon_days, names[0], settings.seed)
     contenders: list[RivalName] = [name for name in baselines if graph.item_count <= BASELINES[name].most_items]
     trials = {name: Trials() for name in (MODEL, *contenders)}
-    done, total = 0, settings.epochs + len(_hops(graph, settings)) + len(contenders)
+    done, total = 0, settings.epochs + len(_hops(graph, settings)) + len(FINISHES) + len(contenders)
 
     def step() -> None:
         nonlocal done
@@ -222,11 +223,14 @@ def _judge_network(
         step()
     learned: dict[str, dict[str, Finish]] = {}
     network, share = kept[0], best[1]
-    weights = learn_filter(before, network) if settings.taste and (settings.calibration or settings.reranker) else None
+    reads_filter = settings.calibration or (settings.reranker and not settings.random_graph)
+    weights = learn_filter(before, network) if settings.taste and reads_filter else None
     if settings.calibration and settings.taste:
         learned[CALIBRATED] = _calibrate(network.with_taste(share), weights, holdouts, timelines, lists, measure, epoch)
+    step()
     if settings.reranker and len(holdouts) > 1:  # it has too many numbers to be judged where it learned
         learned[RERANKED] = _rerank(network, share, weights, holdouts, timelines, lists, measure, epoch)
+    step()
     return settings.model_copy(update=dict.fromkeys(harmful, False)), learned
 
 
@@ -288,7 +292,8 @@ def lesson(ranker: NetworkRanker, holdout: Holdout, list_name: str) -> Lesson:
     users, (user, item) = holdout.users[list_name], holdout.truth[list_name]
     found = ranker.candidates(users, list_name)
     cell = torch.arange(len(users), device=users.device)[:, None] * holdout.graph.item_count + found.item
-    return Lesson(found, torch.isin(cell, torch.searchsorted(users, user) * holdout.graph.item_count + item))
+    hit = torch.isin(cell, torch.searchsorted(users, user) * holdout.graph.item_count + item)
+    return Lesson(found, hit & (found.first > -torch.inf))
 
 
 def _hops(graph: Graph, settings: ModelSettings) -> list[str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -22,19 +23,24 @@ KNN_NEIGHBOURS = 100
 CHUNK_ITEMS = 512
 
 
-def user_events(graph: Graph, users: Tensor) -> tuple[Tensor, Tensor]:
-    """Positions of the users' events in graph.interactions, and for each the user's position in `users`."""
-    start = offsets(graph.interactions.user_index, graph.user_count)
+def user_events(graph: Graph, users: Tensor, start: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    """Positions of the users' events in graph.interactions, and for each the user's position in `users`.
+
+    start: where each user's events begin (int64 [U+1]), if at hand.
+    """
+    start = offsets(graph.interactions.user_index, graph.user_count) if start is None else start
     return ranges(start[users], start[users + 1])
 
 
-def history_bags(graph: Graph, users: Tensor, half_life_days: float) -> tuple[Tensor, Tensor, Tensor]:
+def history_bags(
+    graph: Graph, users: Tensor, half_life_days: float, start: Tensor | None = None
+) -> tuple[Tensor, Tensor, Tensor]:
     """√(Σ strength · 2^(−age/half-life)) of each pair that has events; the root keeps frequent pairs from ruling.
 
-    Start of each user int64 [B+1]; item int64 and weight float32 [N] of each pair.
+    Start of each user int64 [B+1]; item int64 and weight float32 [N] of each pair. start: as for `user_events`.
     """
     events = graph.interactions
-    row, event = user_events(graph, users)
+    row, event = user_events(graph, users, start)
     weight = events.strength[event] * decay(events.age_days[event], half_life_days)
     pairs, pair = torch.unique_consecutive(row * graph.item_count + events.item_index[event], return_inverse=True)
     total = torch.zeros(len(pairs), device=weight.device).index_add_(0, pair, weight)
@@ -109,11 +115,20 @@ class Neighbours:
     half_life_days: float
     weights: Tensor | Hop  # [I, I]; a hop's rows are the items scored, a matrix's rows the items of the history
 
+    @cached_property
+    def _user_start(self) -> Tensor:
+        return offsets(self.graph.interactions.user_index, self.graph.user_count)
+
     def scores(self, users: Tensor, list_name: str) -> Tensor:
         """float32 [B, I]."""
-        if isinstance(self.weights, Hop):
-            return self.weights(history_weights(self.graph, users, self.half_life_days).T.contiguous()).T
-        start, item, weight = history_bags(self.graph, users, self.half_life_days)
+        start, item, weight = history_bags(self.graph, users, self.half_life_days, self._user_start)
+        if isinstance(self.weights, Hop):  # a few edges lead from a history, many more to the items
+            hop, items = self.weights.adjacency, self.graph.item_count
+            pair, edge = ranges(hop.column_offsets[item], hop.column_offsets[item + 1])
+            cell = torch.repeat_interleave(start.diff())[pair] * items + hop.row[edge]
+            scores = torch.zeros(len(users) * items, device=weight.device)
+            scores.index_add_(0, cell, weight[pair] * self.weights.weight[hop.by_column[edge]])
+            return scores.view(len(users), items)
         return weighted_sums(item, start, weight, self.weights)  # histories are short: a dense product would add zeros
 
     def of_pairs(self, users: Tensor, row: Tensor, item: Tensor, half_lives_days: Sequence[float]) -> Tensor:
@@ -121,7 +136,7 @@ class Neighbours:
 
         users: int64 [B], ascending; row, item: int64 [N], rows of `users` in ascending order. A hop's rows are of one length.
         """
-        bags = [history_bags(self.graph, users, half_life) for half_life in half_lives_days]
+        bags = [history_bags(self.graph, users, half_life, self._user_start) for half_life in half_lives_days]
         start, known, weight = *bags[0][:2], torch.stack([bag[2] for bag in bags])
         found = torch.zeros(len(bags), len(row), device=weight.device)
         if isinstance(self.weights, Hop):

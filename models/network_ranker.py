@@ -118,19 +118,22 @@ class NetworkRanker:
         return parts[0] if len(parts) == 1 else torch.cat(parts)
 
     def _scores(self, snapshot: Snapshot, list_name: str) -> Tensor:
-        """The first stage's; where there is a second, its candidates come first, in its order."""
-        scores = self.network(snapshot, (list_name,), self.items, self.average)[0]
-        if weight := float(self.network.filter_weight()[LISTS.index(list_name)]):
-            scores.add_(self.filtered(snapshot.users), alpha=weight)
+        """The first stage's; where there is a second, its candidates come first, with the scores it gives them."""
+        scores = self._first(snapshot, list_name)
         if list_name in self.network.rerankers:
-            reranker = self.reranker(list_name)
-            found = self._candidates(snapshot, scores, list_name)
+            reranker, found = self.reranker(list_name), self._candidates(snapshot, scores, list_name)
             again = reranker(found.first, reranker.standardised(found.features))
             offered = found.first > -torch.inf
             lowest = again.masked_fill(~offered, torch.inf).amin(1, keepdim=True)
-            border = scores.scatter(1, found.item, -torch.inf).amax(1, keepdim=True)
-            border = torch.where(border > -torch.inf, border, 0)
-            scores.scatter_(1, found.item, torch.where(offered, again - lowest + border, -torch.inf))
+            scores.scatter_(1, found.item, -torch.inf)
+            scores.sub_((scores.amax(1, keepdim=True) - lowest).clamp(min=0)).clamp_(max=lowest)
+            scores.scatter_reduce_(1, found.item, again.masked_fill(~offered, -torch.inf), "amax")
+        return scores
+
+    def _first(self, snapshot: Snapshot, list_name: str) -> Tensor:
+        scores = self.network(snapshot, (list_name,), self.items, self.average)[0]
+        if weight := float(self.network.filter_weight()[LISTS.index(list_name)]):
+            scores.add_(self.filtered(snapshot.users), alpha=weight)
         return scores
 
     def reranker(self, list_name: str) -> Reranker:
@@ -145,8 +148,7 @@ class NetworkRanker:
         parts = []
         for part in users.split(RERANKED_USERS):
             snapshot = self.timeline.at(0, part)
-            first = self.network(snapshot, (list_name,), self.items, self.average)[0]
-            parts.append(self._candidates(snapshot, first, list_name))
+            parts.append(self._candidates(snapshot, self._first(snapshot, list_name), list_name))
         return Candidates(*(torch.cat(values) for values in zip(*(vars(part).values() for part in parts), strict=True)))
 
     def _candidates(self, snapshot: Snapshot, first: Tensor, list_name: str) -> Candidates:
@@ -155,13 +157,12 @@ class NetworkRanker:
         if list_name == "discover":
             eligible.view(-1)[snapshot.seen()[1]] = -torch.inf
         filtered = CANDIDATES_BY_FILTER if self._reads_filter else 0
-        _, item = best(eligible, min(CANDIDATES - filtered, first.shape[1]))
-        if left := min(filtered, first.shape[1] - item.shape[1]):
+        first, item = best(eligible, min(CANDIDATES - filtered, first.shape[1]))
+        if left := min(filtered, eligible.shape[1] - item.shape[1]):
             closed = (eligible == -torch.inf).scatter_(1, item, True)
-            item = torch.cat(
-                [item, best(self.filtered(snapshot.users).masked_fill_(closed, -torch.inf), left)[1]], dim=1
-            )
-        first = eligible.gather(1, item)
+            value, more = best(self.filtered(snapshot.users).masked_fill_(closed, -torch.inf), left)
+            offered = eligible.gather(1, more).masked_fill_(value == -torch.inf, -torch.inf)
+            first, item = torch.cat([first, offered], dim=1), torch.cat([item, more], dim=1)
         row = torch.arange(len(item), device=item.device).repeat_interleave(item.shape[1])
         columns = self.columns(snapshot, row, item.flatten(), LISTS.index(list_name))
         features = torch.stack([column for _, column in columns], dim=1)

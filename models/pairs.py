@@ -9,7 +9,7 @@ from torch import Tensor
 
 from models.graph import Graph
 from models.kernels import decay
-from models.timeline import CONTEXT, EARLIER_YEARS, RECENT, Snapshot
+from models.timeline import CONTEXT, EARLIER_YEARS, MOST_AGE_DAYS, RECENT, Snapshot
 
 HALF_LIVES = (1, 4, 13, 52)  # in horizons, of the own events with an item
 FRESH = 20.0  # log(1 + FRESH) is what one fresh event counts
@@ -35,7 +35,11 @@ class Traits:
 def traits(graph: Graph, horizon_days: int, timed: bool) -> Traits:
     """Read from the graph's events alone. timed: with what depends on when they were."""
     events, users, items = graph.interactions, graph.user_count, graph.item_count
-    pair, count = torch.unique_consecutive(events.user_index * items + events.item_index, return_counts=True)
+    ages = graph.oldest_days + 1
+    day = torch.unique_consecutive((events.user_index * items + events.item_index) * ages + events.age_days)
+    pair, count = torch.unique_consecutive(
+        day // ages, return_counts=True
+    )  # of days, whatever the types of their events
     user, item, repeated = pair // items, pair % items, (count > 1).float()
     usual = repeated.mean().clamp(1e-6, 1)
     breadth, buyers = (torch.bincount(index, minlength=size).float() for index, size in ((user, users), (item, items)))
@@ -48,9 +52,8 @@ def traits(graph: Graph, horizon_days: int, timed: bool) -> Traits:
     liked = torch.zeros_like(breadth).index_add_(0, user, popularity[item]) / breadth.clamp(min=1)
     user_repeats, item_repeats = readiness(user, breadth, USER_PRIOR), readiness(item, buyers, ITEM_PRIOR)
     known = breadth > 0
-    of_users, of_items = [torch.log1p(breadth), user_repeats, liked], [item_repeats, popularity]
+    of_users, of_items = [torch.log1p(breadth), user_repeats, liked], [item_repeats]
     if timed:
-        ages = graph.oldest_days + 1
         visitor = torch.unique(events.user_index * ages + events.age_days) // ages
         visits = torch.bincount(visitor, minlength=users).float()
         size = torch.bincount(events.user_index, minlength=users) / visits.clamp(min=1)
@@ -84,7 +87,8 @@ def history_columns(
     place = torch.searchsorted(known, cell).clamp(max=max(0, len(known) - 1))
     met = known[place] == cell if len(known) else torch.zeros_like(cell, dtype=torch.bool)
     pair = history.pair.long()
-    count = torch.bincount(pair, minlength=len(known)).float()
+    day = torch.unique_consecutive(pair * MOST_AGE_DAYS + history.age_days.long())
+    count = torch.bincount(day // MOST_AGE_DAYS, minlength=len(known)).float()
     columns = [torch.ones_like(count), torch.log(count), (count > 1).float(), repeats]
     if timed:
         last = torch.full_like(count, torch.inf).scatter_reduce(0, pair, history.age_days, "amin")
@@ -95,7 +99,7 @@ def history_columns(
         columns += [torch.log1p(last / horizon_days), (last <= visit[history.pair_row]).float()]
         columns += [torch.where(count > 1, torch.log((last + 1) / (rhythm + 1)), 0)]  # how overdue it is
         for half_life in HALF_LIVES:
-            memory = decay(history.age_days, half_life * horizon_days)
+            memory = history.strength * decay(history.age_days, half_life * horizon_days)
             columns.append(torch.log1p(FRESH * torch.zeros_like(count).index_add_(0, pair, memory)))
     user, nothing = snapshot.users[history.pair_row], torch.zeros(len(row), device=row.device)
     columns += [traits.item_repeats[history.pair_item], traits.user_repeats[user], traits.user_breadth[user]]
@@ -112,8 +116,5 @@ def shared_columns(snapshot: Snapshot, row: Tensor, item: Tensor, traits: Traits
     columns += [("", trait[user]) for trait in traits.user.T]
     columns += [("", trait[item]) for trait in traits.item.T]
     popularity = traits.item_popularity[item]
-    return [
-        *columns,
-        ("", traits.user_popularity[user] * popularity),
-        ("", traits.user_breadth[user] * popularity),
-    ]
+    crossed = popularity, traits.user_popularity[user] * popularity, traits.user_breadth[user] * popularity
+    return columns + [("trend", column) for column in crossed]

@@ -29,7 +29,7 @@ class Candidates:
     """The first stage's best items of B users."""
 
     item: Tensor  # int64 [B, N]
-    first: Tensor  # float32 [B, N], its scores; −∞ where there were no more items
+    first: Tensor  # float32 [B, N], its scores; −∞ where there were no more items to offer
     features: Tensor  # float32 [B, N, F]
 
 
@@ -84,7 +84,8 @@ class Reranker(nn.Module):
 def fit_reranker(lessons: Sequence[Lesson], seed: int) -> Reranker:
     """Minimises −Σ_hits log p / √(hits of the user), per user, p being the softmax over the user's candidates.
 
-    On CPU the same input gives the same bits.
+    By AdamW, rate and β₁ going through one cycle (Smith and Topin 2018, arXiv 1708.07120). On CPU the same input gives the
+    same bits.
     """
     hit = torch.cat([lesson.hit for lesson in lessons])
     taught = hit.any(1)

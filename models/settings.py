@@ -84,7 +84,7 @@ class ModelSettings(BaseModel):
     neighbour_count: int = Field(
         default=20, ge=0, description="items whose mean each item takes a share of; 0 = no such hop"
     )
-    taste: bool = Field(default=True, description="off: the log-linear repeat and trend alone, a baseline")
+    taste: bool = Field(default=True, description="off: no graph; repeat, trend and season alone")
     repeat: bool = Field(default=True, description="off: own events with an item lift it through the taste alone")
     random_graph: bool = Field(default=False, description="on: the taste sums up items of other users' events")
     calibration: bool = Field(

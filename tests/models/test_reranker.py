@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+from collections.abc import Sequence
 from dataclasses import replace
 from math import log, log1p
 
@@ -12,15 +13,16 @@ import torch
 from torch import Tensor
 
 from models.artifact import pack, unpack
-from models.evaluation import RERANKED, evaluate
+from models.evaluation import RERANKED, Holdout, evaluate
+from models.evaluation import lesson as evaluation_lesson
 from models.graph import Graph
 from models.hops import Hop
 from models.metrics import ndcg
 from models.neighbours import Neighbours, ease_weights, knn_weights
 from models.network import LISTS, RERANKER, SHARE, Network, told
 from models.network_ranker import NetworkRanker
-from models.pairs import history_columns, traits
-from models.reranker import CANDIDATES, Candidates, Lesson, Reranker, fit_reranker
+from models.pairs import FRESH, HALF_LIVES, history_columns, traits
+from models.reranker import CANDIDATES, CANDIDATES_BY_FILTER, Candidates, Lesson, Reranker, fit_reranker
 from models.settings import ModelSettings
 from models.timeline import Timeline
 from models.training import fit
@@ -42,12 +44,12 @@ def network(graph: Graph) -> Network:
     return fit(graph, 7, SETTINGS, epochs=SETTINGS.epochs)
 
 
-def lesson(users: int, seed: int, sign: float = 1.0) -> Lesson:
+def lesson(users: int, seed: int) -> Lesson:
     """Thirty candidates each; those with the two highest values of the second of three features follow."""
     dice = torch.Generator().manual_seed(seed)
     features = torch.randn(users, 30, 3, generator=dice)
     first = torch.randn(users, 30, generator=dice)
-    hit = torch.zeros(users, 30, dtype=torch.bool).scatter_(1, (sign * features[..., 1]).topk(2).indices, True)
+    hit = torch.zeros(users, 30, dtype=torch.bool).scatter_(1, features[..., 1].topk(2).indices, True)
     return Lesson(Candidates(torch.arange(30).repeat(users, 1), first, features), hit)
 
 
@@ -102,22 +104,56 @@ def test_a_feature_that_never_differed_counts_nothing_when_it_does() -> None:
     assert torch.equal(same, changed)
 
 
-def test_own_events_are_told_by_number_age_rhythm_and_visit() -> None:
-    """User 0 bought item 0 thirty, twenty and ten days ago, item 1 ten days ago; user 1 bought item 1 a day ago."""
-    graph = with_items_known(tiny_graph([(0, 0, 30), (0, 0, 20), (0, 0, 10), (0, 1, 10), (1, 1, 1)], items=3))
+def test_own_events_are_told_by_number_age_rhythm_visit_and_memory() -> None:
+    """User 0 had item 0 thirty, twenty and four days ago, viewed and bought on the last, and item 1 ten days ago."""
+    events = [(0, 0, 30, 1), (0, 0, 20, 1), (0, 0, 4, 0), (0, 0, 4, 1), (0, 1, 10, 1), (1, 1, 1, 1)]
+    graph = with_items_known(tiny_graph(events, items=3, event_types=("view", "purchase")))
+    graph.interactions.strength[graph.interactions.event_type_index == 0] = 0.25
     snapshot = Timeline(graph, 7, SETTINGS).at(0, torch.arange(2))
     row, item = torch.tensor([0, 0, 0, 1]), torch.tensor([0, 1, 2, 1])
-    repeats = torch.arange(1.0, 1 + len(snapshot.history.pair_row))
-    columns = history_columns(snapshot, row, item, repeats, traits(graph, 7, timed=True), 7, timed=True)
+    repeats, known = torch.arange(1.0, 1 + len(snapshot.history.pair_row)), traits(graph, 7, timed=True)
+    columns = history_columns(snapshot, row, item, repeats, known, 7, timed=True)
     assert {part for part, _ in columns} == {"repeat"}
-    seen, count, several, first, age, in_last_visit, overdue = (column for _, column in columns[:7])
+    seen, days, several, first, age, in_last_visit, overdue, *memories = (column for _, column in columns)
     assert seen.tolist() == [1, 1, 0, 1]
-    assert count.tolist() == pytest.approx([log(3), 0, 0, 0])
+    assert days.tolist() == pytest.approx([log(3), 0, 0, 0])
     assert several.tolist() == [1, 0, 0, 0]
     assert first.tolist() == [1, 2, 0, 3]
-    assert age.tolist() == pytest.approx([log1p(10 / 7), log1p(10 / 7), 0, log1p(1 / 7)])
-    assert in_last_visit.tolist() == [1, 1, 0, 1]
-    assert overdue.tolist() == pytest.approx([log(11 / 11), 0, 0, 0])
+    assert age.tolist() == pytest.approx([log1p(4 / 7), log1p(10 / 7), 0, log1p(1 / 7)])
+    assert in_last_visit.tolist() == [1, 0, 0, 1]
+    assert overdue.tolist() == pytest.approx([log(5 / 14), 0, 0, 0])
+    for half_life, memory in zip(HALF_LIVES, memories[: len(HALF_LIVES)], strict=True):
+        counted = [(1, 30), (1, 20), (1.25, 4)], [(1, 10)], [], [(1, 1)]
+        expected = [
+            log1p(FRESH * sum(strength * 2 ** (-days / 7 / half_life) for strength, days in one)) for one in counted
+        ]
+        assert memory.tolist() == pytest.approx(expected, rel=1e-5)
+    item_repeats, user_repeats, breadth = memories[len(HALF_LIVES) :]
+    assert item_repeats.tolist() == pytest.approx(
+        [*known.item_repeats[[0, 1]].tolist(), 0, float(known.item_repeats[1])]
+    )
+    assert user_repeats.tolist() == pytest.approx(
+        [*[float(known.user_repeats[0])] * 2, 0, float(known.user_repeats[1])]
+    )
+    assert breadth.tolist() == pytest.approx([*[float(known.user_breadth[0])] * 2, 0, float(known.user_breadth[1])])
+
+
+def test_who_repeats_and_what_is_repeated_is_known_by_days() -> None:
+    """User 0 and item 0 repeat; two types of one day are no repeat."""
+    events = [(0, 0, 30, 1), (0, 0, 9, 1), (0, 1, 5, 0), (0, 1, 5, 1), (1, 1, 5, 1), (1, 2, 3, 1)]
+    known = traits(tiny_graph(events, event_types=("view", "purchase")), 7, timed=True)
+    usual = 1 / 4
+    assert known.item_repeats.tolist() == pytest.approx(
+        [log((1 + 20 * usual) / 21 / usual), *[log(20 * usual / (n + 20) / usual) for n in (2, 1)]]
+    )
+    assert known.user_repeats.tolist() == pytest.approx([log((1 + 5 * usual) / 7 / usual), log(5 * usual / 7 / usual)])
+    assert known.item_popularity.tolist() == pytest.approx(
+        [log(2) - known_mean(), log(3) - known_mean(), log(2) - known_mean()]
+    )
+
+
+def known_mean() -> float:
+    return (2 * log(2) + log(3)) / 3
 
 
 def test_without_decay_nothing_that_is_read_depends_on_when() -> None:
@@ -144,6 +180,33 @@ def test_scores_of_pairs_are_those_of_the_whole_catalogue(graph: Graph, kind: st
         torch.testing.assert_close(scores, whole[row, item])
 
 
+@pytest.mark.parametrize("items", [100, 180])
+@pytest.mark.parametrize("list_name", LISTS)
+def test_no_item_is_offered_twice_or_where_it_cannot_be_listed(
+    graph: Graph, network: Network, list_name: str, items: int
+) -> None:
+    retired = torch.where(torch.arange(graph.item_count) < items, graph.item_retired_age_days, 5)
+    users, now = torch.arange(graph.user_count), replace(graph, item_retired_age_days=retired.int())
+    found = NetworkRanker(network, now).candidates(users, list_name)
+    events, offered = graph.interactions, found.first > -torch.inf
+    seen = torch.zeros(len(users), graph.item_count, dtype=torch.bool)
+    seen[events.user_index, events.item_index] = True
+    listable = now.live_items.expand_as(seen) & ~(seen if list_name == "discover" else torch.zeros_like(seen))
+    count = torch.zeros_like(seen).int().scatter_add_(1, found.item, offered.int())
+    assert count.max() == 1
+    assert not (count.bool() & ~listable).any()
+    assert torch.equal(count.sum(1), listable.sum(1).clamp(max=CANDIDATES))
+
+
+def test_the_filter_offers_what_the_first_stage_leaves(graph: Graph, network: Network) -> None:
+    users, ranker = torch.arange(graph.user_count), NetworkRanker(network, graph)
+    found, scores = ranker.candidates(users, "for_you"), ranker.scores(users, "for_you")
+    own = CANDIDATES - CANDIDATES_BY_FILTER
+    assert torch.equal(found.first[:, :own], scores.topk(own).values)
+    left = ranker.filtered(users).scatter_(1, found.item[:, :own], -torch.inf)
+    assert torch.allclose(left.gather(1, found.item[:, own:]), left.topk(CANDIDATES_BY_FILTER).values)
+
+
 @pytest.mark.parametrize("list_name", LISTS)
 def test_candidates_come_first_in_the_order_of_the_second_stage(graph: Graph, network: Network, list_name: str) -> None:
     users = torch.arange(graph.user_count)
@@ -155,26 +218,23 @@ def test_candidates_come_first_in_the_order_of_the_second_stage(graph: Graph, ne
         first.scores(users, list_name),
         both.scores(users, list_name),
     )
-    assert found.item.shape == (len(users), CANDIDATES)
     reranker = Reranker.of(values)
     again = reranker(found.first, reranker.standardised(found.features))
-    assert torch.equal(scores.gather(1, found.item).argsort(1), again.argsort(1))
-    assert not torch.equal(scores.gather(1, found.item).argsort(1), found.first.argsort(1))
+    assert torch.equal(scores.gather(1, found.item), again)
+    assert not torch.equal(again.argsort(1), found.first.argsort(1))
     others = torch.ones_like(scores, dtype=torch.bool).scatter_(1, found.item, False)
-    assert torch.equal(scores[others], before[others])
-    if list_name == "discover":
-        events = graph.interactions
-        seen = torch.zeros_like(others).index_put_((events.user_index, events.item_index), torch.tensor(True))
-        assert not seen.gather(1, found.item).any()
-        others &= ~seen
-    highest_left = scores.masked_fill(~others, -torch.inf).amax(1)
-    assert (scores.gather(1, found.item).amin(1) >= highest_left).all()
+    for user in users.tolist():
+        mine = others[user]
+        assert torch.equal(scores[user, mine].argsort(stable=True), before[user, mine].argsort(stable=True))
+        assert scores[user, mine].max() <= again[user].min()
 
 
 def test_a_reranked_network_survives_its_artifact(graph: Graph, network: Network) -> None:
     finish = {"for_you": {SHARE: 0.5, RERANKER: random_reranker(network, graph, "for_you")}}
     finished, users = network.finished(json.loads(json.dumps(finish))), torch.arange(graph.user_count)
     again = unpack(pack(finished))
+    halved = NetworkRanker(network.with_taste(0.5), graph).candidates(users, "for_you")
+    assert torch.equal(NetworkRanker(again, graph).candidates(users, "for_you").features, halved.features)
     for name in LISTS:
         scores = [NetworkRanker(each, graph).scores(users, name) for each in (finished, again)]
         assert torch.equal(*scores)
@@ -224,3 +284,24 @@ def test_a_single_holdout_is_too_little_to_learn_it_from(graph: Graph, monkeypat
     assert not calls
     assert len(evaluate(graph, 30, True, SETTINGS, baselines=()).holdout_dates) == 2
     assert len(calls) == 6  # on each of the two, and on both, for two lists
+
+
+def test_each_holdout_is_judged_by_what_the_others_taught(graph: Graph, monkeypatch: pytest.MonkeyPatch) -> None:
+    taught: list[list[object]] = []
+    days: dict[int, object] = {}
+
+    def remembered(ranker: NetworkRanker, holdout: Holdout, list_name: str) -> Lesson:
+        made = evaluation_lesson(ranker, holdout, list_name)
+        days[id(made)] = holdout.graph.as_of
+        return made
+
+    def recorded(lessons: Sequence[Lesson], seed: int) -> Reranker:
+        taught.append([days[id(one)] for one in lessons])
+        return fit_reranker(lessons, seed)
+
+    monkeypatch.setattr("models.evaluation.lesson", remembered)
+    monkeypatch.setattr("models.evaluation.fit_reranker", recorded)
+    dates = evaluate(graph, 7, True, SETTINGS, baselines=()).holdout_dates
+    assert len(dates) == 4
+    expected = [[other for other in dates if other != date] for date in dates] + [list(dates)]
+    assert taught == [one for one in expected for _ in LISTS]
