@@ -46,6 +46,7 @@ GRIDS: dict[str, dict[str, Grid]] = {
     },
 }
 STACKS = {"ml-100k": ("ials", "lightgcn", "ease"), "gowalla": ("graph_filter", "ials")}
+BAGS = {"ml-100k": 4, "gowalla": 1}  # fits of which each part of a stack is the mean
 
 
 def choices(grid: Grid) -> list[Options]:
@@ -80,6 +81,12 @@ def fit(model: str, graph: Graph, options: Options, seed: int) -> Ranker:
     if "half_life" in BASELINES[model].default:
         own |= {"half_life": inf}
     return BASELINES[model].learn(graph, 1, ModelSettings(seed=seed), **own)(graph)
+
+
+def fit_bag(model: str, graph: Graph, bag: list[Options], seed: int) -> Ranker:
+    """The mean of fits with each of the options, whose random starts differ (Breiman 1996, without resampling)."""
+    fits = tuple(fit(model, graph, options, seed + 100 * place) for place, options in enumerate(bag))
+    return fits[0] if len(fits) == 1 else Stack(model, fits, (1.0,) * len(fits))
 
 
 @dataclass(frozen=True)
