@@ -36,12 +36,11 @@ def traits(graph: Graph, horizon_days: int, timed: bool) -> Traits:
     """Read from the graph's events alone. timed: with what depends on when they were."""
     events, users, items = graph.interactions, graph.user_count, graph.item_count
     ages = graph.oldest_days + 1
+    # an item had twice on a day, in two types of event say, is no repeat
     day = torch.unique_consecutive((events.user_index * items + events.item_index) * ages + events.age_days)
-    pair, count = torch.unique_consecutive(
-        day // ages, return_counts=True
-    )  # of days, whatever the types of their events
+    pair, count = torch.unique_consecutive(day // ages, return_counts=True)
     user, item, repeated = pair // items, pair % items, (count > 1).float()
-    usual = repeated.mean().clamp(1e-6, 1)
+    usual = repeated.mean().nan_to_num().clamp(1e-6, 1)
     breadth, buyers = (torch.bincount(index, minlength=size).float() for index, size in ((user, users), (item, items)))
 
     def readiness(index: Tensor, total: Tensor, prior: float) -> Tensor:
