@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import random
 from copy import deepcopy
 
 import pytest
@@ -17,17 +16,14 @@ from models.network_ranker import NetworkRanker
 from models.ranking import top_k
 from models.settings import ModelSettings
 from models.training import fit
-from tests.models.tiny import tiny_graph, with_items_known
+from tests.models.tiny import two_tastes
 
 SETTINGS = ModelSettings(dimension=16, epochs=4)
 
 
 @pytest.fixture(scope="module")
 def graph() -> Graph:
-    """Even users buy a few of the even items, odd users of the odd ones."""
-    dice = random.Random(1)
-    events = {(u, 2 * dice.randrange(30) + u % 2, dice.randint(1, 100)) for u in range(80) for _ in range(10)}
-    return with_items_known(tiny_graph(events, users=80, items=60))
+    return two_tastes(users=80, items_each=30)
 
 
 @pytest.fixture(scope="module")

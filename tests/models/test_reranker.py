@@ -26,17 +26,14 @@ from models.reranker import CANDIDATES, CANDIDATES_BY_FILTER, Candidates, Lesson
 from models.settings import ModelSettings
 from models.timeline import Timeline
 from models.training import fit
-from tests.models.tiny import tiny_graph, with_items_known
+from tests.models.tiny import tiny_graph, two_tastes, with_items_known
 
 SETTINGS = ModelSettings(dimension=16, epochs=2)
 
 
 @pytest.fixture(scope="module")
 def graph() -> Graph:
-    """Even users buy a few of the even items, odd users of the odd ones."""
-    dice = random.Random(1)
-    events = {(u, 2 * dice.randrange(90) + u % 2, dice.randint(1, 100)) for u in range(40) for _ in range(10)}
-    return with_items_known(tiny_graph(events, users=40, items=180))
+    return two_tastes(users=40, items_each=90)
 
 
 @pytest.fixture(scope="module")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Iterable
 from dataclasses import replace
 from datetime import date, timedelta
@@ -73,3 +74,12 @@ def tiny_graph(
 def with_items_known(graph: Graph, age_days: int = 1000) -> Graph:
     """The same graph, every item launched that long ago."""
     return replace(graph, item_age_days=torch.full_like(graph.item_age_days, age_days))
+
+
+def two_tastes(users: int, items_each: int) -> Graph:
+    """Even users buy a few of the even items, odd users of the odd ones, in the last hundred days; all items are known."""
+    dice = random.Random(1)
+    events = {
+        (u, 2 * dice.randrange(items_each) + u % 2, dice.randint(1, 100)) for u in range(users) for _ in range(10)
+    }
+    return with_items_known(tiny_graph(events, users=users, items=2 * items_each))
