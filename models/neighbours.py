@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -130,28 +130,6 @@ class Neighbours:
             scores.index_add_(0, cell, weight[pair] * self.weights.weight[hop.by_column[edge]])
             return scores.view(len(users), items)
         return weighted_sums(item, start, weight, self.weights)  # histories are short: a dense product would add zeros
-
-    def of_pairs(self, users: Tensor, row: Tensor, item: Tensor, half_lives_days: Sequence[float]) -> Tensor:
-        """The scores of these pairs only, by histories of each half-life: float32 [C, N].
-
-        users: int64 [B], ascending; row, item: int64 [N], rows of `users` in ascending order. A hop's rows are of one length.
-        """
-        bags = [history_bags(self.graph, users, half_life, self._user_start) for half_life in half_lives_days]
-        start, known, weight = *bags[0][:2], torch.stack([bag[2] for bag in bags])
-        found = torch.zeros(len(bags), len(row), device=weight.device)
-        if isinstance(self.weights, Hop):
-            history = torch.zeros(len(bags), len(users), self.graph.item_count, device=weight.device)
-            history[:, torch.repeat_interleave(start.diff()), known] = weight
-            edges = self.weights.weight.view(self.graph.item_count, -1)
-            near = self.weights.adjacency.column.view(edges.shape)[item].long()
-            for of_half_life, values in zip(history, found, strict=True):
-                values.copy_((of_half_life[row[:, None], near] * edges[item]).sum(1))
-            return found
-        bounds, pairs = start.tolist(), offsets(row, len(users)).tolist()
-        for user in range(len(users)):
-            events, mine = slice(*bounds[user : user + 2]), slice(*pairs[user : user + 2])
-            found[:, mine] = weight[:, events] @ self.weights[known[events, None], item[mine]]
-        return found
 
     def between(self, items: Tensor, history: Tensor) -> Tensor:
         """Weight of each item of a history (int64 [H]) for each of these (int64 [N]): float32 [N, H]."""

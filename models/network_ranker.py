@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from copy import copy
+from dataclasses import replace
 from functools import cached_property
 
 import torch
@@ -81,6 +82,22 @@ class NetworkRanker:
         return self.filter.scores(users, LISTS[0])
 
     @cached_property
+    def _filters(self) -> list[Neighbours]:
+        """The item filter on histories of each half-life that the second stage reads, its own in the middle.
+
+        None where there is to be no graph, or another.
+        """
+        settings, horizon_days = self.network.settings, self.network.horizon_days
+        if not settings.taste or settings.random_graph:
+            return []
+        half_lives = [horizons * horizon_days for horizons in RERANKER_HORIZONS] if settings.decay else [float("inf")]
+        return [replace(self.filter, half_life_days=half_life) for half_life in half_lives]
+
+    def filtered_by(self, users: Tensor) -> list[Tensor]:
+        """The scores of each of the second stage's filters: float32 [B, I]. users: int64 [B]."""
+        return [one.scores(users, LISTS[0]) for one in self._filters]
+
+    @cached_property
     @torch.no_grad()
     def items(self) -> ItemSide:
         """Embeddings and trends of the date, read when first asked for."""
@@ -99,11 +116,6 @@ class NetworkRanker:
         """Mean direction of users active of late: float32 [2, D]."""
         snapshot = self.timeline.at(0, self.timeline.active_users(AVERAGE_USERS))
         return normalize(self.network.user_sums(snapshot, self.items.embeddings), dim=-1).mean(1)
-
-    @property
-    def _reads_filter(self) -> bool:
-        """Whether the second stage does: not where there is to be no graph, or another."""
-        return self.network.settings.taste and not self.network.settings.random_graph
 
     @cached_property
     def traits(self) -> Traits:
@@ -156,29 +168,31 @@ class NetworkRanker:
         eligible = first.clone()
         if list_name == "discover":
             eligible.view(-1)[snapshot.seen()[1]] = -torch.inf
-        filtered = CANDIDATES_BY_FILTER if self._reads_filter else 0
-        first, item = best(eligible, min(CANDIDATES - filtered, first.shape[1]))
-        if left := min(filtered, eligible.shape[1] - item.shape[1]):
+        filtered = self.filtered_by(snapshot.users)
+        by_filter = CANDIDATES_BY_FILTER if filtered else 0
+        first, item = best(eligible, min(CANDIDATES - by_filter, first.shape[1]))
+        if left := min(by_filter, eligible.shape[1] - item.shape[1]):
             closed = (eligible == -torch.inf).scatter_(1, item, True)
-            value, more = best(self.filtered(snapshot.users).masked_fill_(closed, -torch.inf), left)
+            value, more = best(filtered[len(filtered) // 2].masked_fill(closed, -torch.inf), left)
             offered = eligible.gather(1, more).masked_fill_(value == -torch.inf, -torch.inf)
             first, item = torch.cat([first, offered], dim=1), torch.cat([item, more], dim=1)
         row = torch.arange(len(item), device=item.device).repeat_interleave(item.shape[1])
-        columns = self.columns(snapshot, row, item.flatten(), LISTS.index(list_name))
+        columns = self.columns(snapshot, filtered, row, item.flatten(), LISTS.index(list_name))
         features = torch.stack([column for _, column in columns], dim=1)
         return Candidates(item, first, features.view(*item.shape, len(columns)))
 
-    def columns(self, snapshot: Snapshot, row: Tensor, item: Tensor, head: int) -> Columns:
-        """What the second stage reads about each pair. row, item: int64 [N], rows of the snapshot's users, ascending."""
+    def columns(self, snapshot: Snapshot, filtered: list[Tensor], row: Tensor, item: Tensor, head: int) -> Columns:
+        """What the second stage reads about each pair; filtered: what `filtered_by` gives for the snapshot's users.
+
+        row, item: int64 [N], rows of these users.
+        """
         network, horizon_days = self.network, self.network.horizon_days
         timed, columns = network.settings.decay, []
         if network.settings.taste:
             direction = normalize(network.user_sums(snapshot, self.items.embeddings)[head], dim=-1) - self.average[head]
             taste = (direction[row] * self.items.unit[item]).sum(1) * network.log_temperature[head].exp()
             columns.append(("taste", taste))
-        if self._reads_filter:
-            half_lives = [horizons * horizon_days for horizons in RERANKER_HORIZONS] if timed else [float("inf")]
-            columns += [("taste", column) for column in self.filter.of_pairs(snapshot.users, row, item, half_lives)]
+        columns += [("taste", scores[row, item]) for scores in filtered]
         if network.settings.repeat and LISTS[head] == "for_you":
             repeats = network.repeats(snapshot)
             columns += history_columns(snapshot, row, item, repeats, self.traits, horizon_days, timed)
@@ -198,7 +212,7 @@ class NetworkRanker:
         if self.network.filter_weight()[head]:
             _ = self.filter_mean
         if list_name in self.network.rerankers:
-            _ = self.traits, self._reads_filter and self.filter
+            _ = self.traits, self._filters
 
         @torch.no_grad()
         def explained(part: Tensor) -> tuple[list[str], Tensor, Tensor]:
@@ -275,7 +289,9 @@ class _Pairs:
         if LISTS[self.head] not in self.network.rerankers:
             return {}
         reranker = self.ranker.reranker(LISTS[self.head])
-        part_of, columns = zip(*self.ranker.columns(self.snapshot, self.row, self.item, self.head), strict=True)
+        filtered = self.ranker.filtered_by(self.snapshot.users)
+        told = self.ranker.columns(self.snapshot, filtered, self.row, self.item, self.head)
+        part_of, columns = zip(*told, strict=True)
         features = reranker.standardised(torch.stack(columns, dim=1))
         none = torch.zeros(len(self.item), device=self.item.device)
 

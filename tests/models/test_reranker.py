@@ -20,7 +20,7 @@ from models.hops import Hop
 from models.metrics import ndcg
 from models.neighbours import Neighbours, ease_weights, knn_weights
 from models.network import LISTS, RERANKER, SHARE, Network, told
-from models.network_ranker import NetworkRanker
+from models.network_ranker import RERANKER_HORIZONS, NetworkRanker
 from models.pairs import FRESH, HALF_LIVES, history_columns, traits
 from models.reranker import CANDIDATES, CANDIDATES_BY_FILTER, Candidates, Lesson, Reranker, fit_reranker
 from models.settings import ModelSettings
@@ -167,14 +167,15 @@ def test_without_decay_nothing_that_is_read_depends_on_when() -> None:
 
 
 @pytest.mark.parametrize("kind", ["matrix", "neighbours"])
-def test_scores_of_pairs_are_those_of_the_whole_catalogue(graph: Graph, kind: str) -> None:
+def test_the_second_stage_reads_the_filter_on_histories_of_three_half_lives(
+    graph: Graph, network: Network, kind: str
+) -> None:
     weights: Tensor | Hop = ease_weights(graph, 50.0) if kind == "matrix" else knn_weights(graph, 50.0, 10)
     users = torch.tensor([0, 3, 4, 39])
-    row, item = torch.tensor([0, 0, 1, 3, 3, 3]), torch.tensor([5, 1, 0, 179, 2, 2])
-    found = Neighbours("filter", graph, 50.0, weights).of_pairs(users, row, item, [20.0, 50.0, float("inf")])
-    for half_life_days, scores in zip((20.0, 50.0, float("inf")), found, strict=True):
-        whole = Neighbours("filter", graph, half_life_days, weights).scores(users, "for_you")
-        torch.testing.assert_close(scores, whole[row, item])
+    found = NetworkRanker(network, graph, item_filter=weights).candidates(users, "for_you")
+    for place, horizons in enumerate(RERANKER_HORIZONS, start=1):
+        whole = Neighbours("filter", graph, horizons * network.horizon_days, weights).scores(users, "for_you")
+        assert torch.equal(found.features[..., place], whole.gather(1, found.item))
 
 
 @pytest.mark.parametrize("items", [100, 180])
@@ -242,9 +243,9 @@ def test_the_reason_is_what_the_second_stage_lifts(graph: Graph, network: Networ
     """One that counts nothing but how often the user bought the item makes repeats of them."""
     values = random_reranker(network, graph, "for_you")
     reranker = Reranker.of(values)
-    columns = NetworkRanker(network, graph).columns
-    snapshot = Timeline(graph, 7, SETTINGS).at(0, torch.arange(1))
-    parts = [part for part, _ in columns(snapshot, torch.zeros(1, dtype=torch.int64), torch.tensor([0]), 0)]
+    first, snapshot = NetworkRanker(network, graph), Timeline(graph, 7, SETTINGS).at(0, torch.arange(1))
+    pair, filtered = torch.zeros(1, dtype=torch.int64), first.filtered_by(snapshot.users)
+    parts = [part for part, _ in first.columns(snapshot, filtered, pair, pair, 0)]
     with torch.no_grad():
         reranker.last.weight.zero_()
         reranker.direct.weight.zero_()
