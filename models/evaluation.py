@@ -88,12 +88,21 @@ class Trials:
         return lambda option: sum(of[option] for of in relative)
 
     def best_epoch(self, lists: tuple[str, ...], holdouts: list[int]) -> tuple[int, dict[str, Any]]:
-        """The network's epoch that is best for all lists together, each finished as suits it, and these finishes."""
+        """The network's epoch that is best for all lists together, each finished as suits it, and these finishes.
+
+        A second stage must be better than the next best finish on most of the holdouts, too: it has so many numbers that a
+        single unusual horizon can speak for it.
+        """
         worth = {name: self._relative(name, holdouts) for name in lists}
 
-        def finishes(epoch: int) -> dict[str, Option]:
+        def finish(epoch: int, list_name: str) -> Option:
             options = [option for option in self.measured if option[0] == epoch]
-            return {name: max(options, key=lambda option: of[option]) for name, of in worth.items()}
+            first, *others = sorted(options, key=worth[list_name].__getitem__, reverse=True)
+            steady = first[1] != RERANKED or self._wins(first, others[0], list_name, holdouts)
+            return first if steady else others[0]
+
+        def finishes(epoch: int) -> dict[str, Option]:
+            return {name: finish(epoch, name) for name in lists}
 
         def total(epoch: int) -> float:
             return sum(worth[name][option] for name, option in finishes(epoch).items())
@@ -109,6 +118,12 @@ class Trials:
         }
         most = max(1e-12, *pooled.values())
         return {option: value / most for option, value in pooled.items()}
+
+    def _wins(self, one: Option, other: Option, list_name: str, holdouts: list[int]) -> bool:
+        """Whether an option's NDCG is above the other's on more than half of the holdouts with anything to find."""
+        mine, its = ([self.measured[option][list_name][h]["ndcg"] for h in holdouts] for option in (one, other))
+        wins = [bool(a.mean() > b.mean()) for a, b in zip(mine, its, strict=True) if len(a)]
+        return 2 * sum(wins) > len(wins)
 
     def is_better(self, one: Option, other: Option, lists: tuple[str, ...], users: list[dict[str, Tensor]]) -> bool:
         """Whether the NDCG of one option is above the other's over all lists and holdouts, with a one-sided 90 % interval."""
