@@ -3,8 +3,9 @@
 Run: python -m benchmarks.rare_items [DATE ...] (needs ALMANAC_DATA; default: the Mondays of January 2011). List and truth
 hold rare items only: known and sold at most five times in the last 60 days. One network per date and variant, trained on
 what was known before it; "shuffled" hands each event's time of the year to another. `everybody` is one list for all
-users, trend and season alone. Truth: what known users did in the 28 days from the date on, in `discover` for the first
-time. NDCG@20, mean over users, dates pooled; intervals: 95 %, paired by user, one user's dates being one cluster.
+users, trend and season alone, and "sales known" the best it could be: the items in the order of their coming buyers.
+Truth: what known users did in the 28 days from the date on, in `discover` for the first time. NDCG@20, mean over users,
+dates pooled; intervals: 95 %, paired by user, one user's dates being one cluster.
 """
 
 from __future__ import annotations
@@ -40,6 +41,7 @@ HORIZON_DAYS = 28
 K = 20
 EPOCHS = 2
 VARIANTS = ("phase off", "phase on", "phase shuffled")  # the others are compared with the first
+KNOWN = "sales known"  # no model: what a list for everybody could reach at most
 TWO_SIDED_95 = 1.96
 Found = dict[tuple[str, str], dict[str, list[Tensor]]]  # (list, items) → variant or "users" → one tensor per date
 
@@ -68,13 +70,14 @@ def main(days: tuple[str, ...]) -> None:
     found: Found = {}
     for day in tqdm(dates, desc="origins", disable=None):
         _measure(graph, (graph.as_of - day).days, found)
-    print("| list | items | dates | users | " + " | ".join(VARIANTS) + " | on − off | shuffled − off |")
-    print("| --- " * 9 + "|")
+    print("| list | items | dates | users | " + " | ".join((*VARIANTS, KNOWN)) + " | on − off | shuffled − off |")
+    print("| --- " * 10 + "|")
     for (list_name, items), columns in found.items():
         for number, day in enumerate([*dates, None]):
             chosen = {name: torch.cat(parts if day is None else [parts[number]]) for name, parts in columns.items()}
             off, *others = (chosen[variant] for variant in VARIANTS)
             cells = [f"{values.mean():.4f}" for values in (off, *others)]
+            cells.append(f"{chosen[KNOWN].mean():.4f}" if KNOWN in chosen else "")
             cells += [_difference(values, off, chosen["users"]) for values in others]
             print(f"| {list_name} | {items} | {day or 'all'} | {len(off):,} | {' | '.join(cells)} |")
 
@@ -96,26 +99,28 @@ def _measure(graph: Graph, back_days: int, found: Found) -> None:
     now, (user, item) = graph.back(back_days), graph.targets(HORIZON_DAYS, back_days)
     kept = torch.isin(user, now.interactions.user_index) & now.live_items[item]
     origin = Origin(now, HORIZON_DAYS, user[kept], item[kept])
+
+    def listed(name: str, judged: str, variant: str, ranker: Ranker) -> None:
+        for stratum in strata(origin, judged):
+            if stratum.name in ("all", "rare items"):
+                users = torch.unique(stratum.user)
+                items, _ = top_k(ranker, now, users, K, judged, True, stratum.eligible)
+                hit, count = hits(items, users, stratum.user, stratum.item, now.item_count)
+                columns = found.setdefault((name, stratum.name.removesuffix(" items")), {})
+                columns.setdefault(variant, []).append(ndcg(hit, count))
+                if variant == VARIANTS[0]:
+                    columns.setdefault("users", []).append(users)
+
     for variant in VARIANTS:
         seen = phase_shuffled(now) if variant == "phase shuffled" else now
         settings = ModelSettings(phase=variant != "phase off")
         network = fit(seen, HORIZON_DAYS, settings, epochs=EPOCHS)
         ranker = NetworkRanker(network, seen)
-        everybody = Everybody(variant, ranker.items.trend[LISTS.index("discover")])
-        lists: tuple[tuple[str, str, Ranker], ...] = (
-            ("everybody", "for_you", everybody),
-            *((name, name, ranker) for name in LISTS),
-        )
-        for name, judged, listed in lists:
-            for stratum in strata(origin, judged):
-                if stratum.name in ("all", "rare items"):
-                    users = torch.unique(stratum.user)
-                    items, _ = top_k(listed, now, users, K, judged, True, stratum.eligible)
-                    hit, count = hits(items, users, stratum.user, stratum.item, now.item_count)
-                    columns = found.setdefault((name, stratum.name.removesuffix(" items")), {})
-                    columns.setdefault(variant, []).append(ndcg(hit, count))
-                    if variant == VARIANTS[0]:
-                        columns.setdefault("users", []).append(users)
+        listed("everybody", "for_you", variant, Everybody(variant, ranker.items.trend[LISTS.index("discover")]))
+        for name in LISTS:
+            listed(name, name, variant, ranker)
+    buyers = torch.bincount(origin.item, minlength=now.item_count).float()
+    listed("everybody", "for_you", KNOWN, Everybody(KNOWN, buyers.masked_fill(~now.live_items, -torch.inf)))
 
 
 def _difference(values: Tensor, off: Tensor, users: Tensor) -> str:
