@@ -85,7 +85,7 @@ class NetworkRanker:
     def _filters(self) -> list[Neighbours]:
         """The item filter on histories of each half-life that the second stage reads, its own in the middle.
 
-        None where there is to be no graph, or another.
+        Empty where there is to be no graph, or another.
         """
         settings, horizon_days = self.network.settings, self.network.horizon_days
         if not settings.taste or settings.random_graph:
