@@ -95,9 +95,9 @@ def _interactions(rows: Tensor, last_second: int) -> Interactions:
     as_of = datetime.fromtimestamp(last_second, UTC).date() + timedelta(days=1)
     dates = [datetime.fromtimestamp(second, UTC).date() for second in rows[:, 3].tolist()]
     ages = torch.tensor([(as_of - day).days for day in dates], dtype=torch.int32)
-    phases = [torch.tensor([phase(day) for day in dates]) for phase in (year_phase, week_phase)]
+    of_year, of_week = (torch.tensor([phase(day) for day in dates]) for phase in (year_phase, week_phase))
     user, item, stars = rows[:, 0] - 1, rows[:, 1] - 1, rows[:, 2].float()
-    return Interactions(user, item, torch.zeros_like(user), ages, stars, *phases)
+    return Interactions(user, item, torch.zeros_like(user), ages, stars, of_year, of_week, torch.full_like(ages, 24))
 
 
 def forecasts(fold: Fold, decayed: bool) -> dict[str, Forecast]:

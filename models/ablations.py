@@ -10,6 +10,7 @@ import torch
 from models.graph import Graph, Interactions
 from models.settings import AblationName, ModelSettings
 
+TIMES = ("age_days", "hours_to_midnight", "year_phase", "week_phase")
 Ablation = Callable[[ModelSettings, Graph], tuple[ModelSettings, Graph]]
 
 
@@ -21,7 +22,7 @@ def times_shuffled(graph: Graph, seed: int = 0) -> Graph:
     """The same pairs, each at the date of another: whatever time tells is gone, how much is sold on each day is not."""
     events = graph.interactions
     traded = torch.randperm(len(events.age_days), generator=torch.Generator().manual_seed(seed))
-    dated = {name: getattr(events, name)[traded] for name in ("age_days", "year_phase", "week_phase")}
+    dated = {name: getattr(events, name)[traded] for name in TIMES}
     pair = events.user_index * graph.item_count + events.item_index
     by_age = torch.argsort(dated["age_days"], stable=True)
     order = by_age[torch.argsort(pair[by_age], stable=True)]

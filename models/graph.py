@@ -27,6 +27,9 @@ class Interactions:
     strength: Tensor  # float32 [E], above 0
     year_phase: Tensor  # float32 [E], 0 to 1 over the year, of the event's own date
     week_phase: Tensor  # float32 [E], 0 to 1 over the week, 0 = Monday
+    hours_to_midnight: (
+        Tensor  # int32 [E], from the event to the end of its date, 1 to 24; 24 where its hour is not known
+    )
 
     def where(self, keep: Tensor) -> Interactions:
         """The events for which `keep` (bool [E]) holds, in the same order."""

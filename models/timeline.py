@@ -19,8 +19,10 @@ from models.season import SeasonalSales
 from models.settings import ModelSettings
 
 RECENT_DAYS = (1, 3, 7, 14, 30, 90, NEVER - 1)  # windows of the trend, backwards from the date
+RECENT_HOURS = (1, 3, 6, 12)  # further ones where the horizon is shorter than a week
 EARLIER_YEARS_DAYS = 183  # own events older than this tell of the same time of earlier years
 MOST_AGE_DAYS = 2**31
+DAY_HOURS, WEEK_DAYS = 24, 7
 NEIGHBOUR_HALF_LIFE_DAYS = 90.0
 ERA_DAYS = 56  # neighbours are found anew at each; within an era they are those of its first day
 RECENT_HORIZONS = 4
@@ -85,13 +87,16 @@ class Timeline:
         events = graph.interactions
         self.user_offsets = offsets(events.user_index, graph.user_count)
         group = events.event_type_index * graph.item_count + events.item_index
-        self.group_age = torch.sort(group * MOST_AGE_DAYS + events.age_days).values
+        age_hours = (events.age_days.long() - 1) * DAY_HOURS + events.hours_to_midnight
+        self.group_age = torch.sort(group * MOST_AGE_DAYS * DAY_HOURS + age_hours).values
         self.item_entities = Links(graph.item_entities, graph.item_count, graph.entity_count)
         self.entity_entities = Links(graph.entity_entities, graph.entity_count, graph.entity_count)
         self.user_entities = Links(graph.user_entities, graph.user_count, graph.entity_count)
         decays = settings.half_lives_days if settings.decay else ()
         self.half_lives_days = decays if len(decays) == 1 else (*decays, FOREVER)
-        self.recent_days = RECENT_DAYS if settings.decay else RECENT_DAYS[-1:]
+        hours = [days * DAY_HOURS for days in RECENT_DAYS]
+        shorter = RECENT_HOURS if horizon_days < WEEK_DAYS else ()
+        self.recent_hours = [*shorter, *hours] if settings.decay else hours[-1:]
         self.summed_items = _traded(events.item_index) if settings.random_graph else events.item_index
         self._neighbours: dict[int, Hop] = {}
         self._latest: tuple[int, dict[str, Any]] = -1, {}
@@ -157,13 +162,13 @@ class Timeline:
     def trend(self, back_days: int) -> Tensor:
         """log(1 + events) of each item per event type and recent window: float32 [I, F].
 
-        Counts come from binary search in each item's sorted ages.
+        Counts come from binary search in each item's sorted ages in hours.
         """
         types, items, device = len(self.graph.event_types), self.graph.item_count, self.group_age.device
-        ends = torch.tensor([0, *self.recent_days], device=device) + back_days
-        group = torch.arange(types * items, device=device)[:, None] * MOST_AGE_DAYS
+        ends = torch.tensor([0, *self.recent_hours], device=device) + back_days * DAY_HOURS
+        group = torch.arange(types * items, device=device)[:, None] * MOST_AGE_DAYS * DAY_HOURS
         position = torch.searchsorted(self.group_age, group + ends, right=True)
-        count = (position[:, 1:] - position[:, :1]).view(types, items, len(self.recent_days))
+        count = (position[:, 1:] - position[:, :1]).view(types, items, len(self.recent_hours))
         return torch.log1p(count.float()).permute(1, 0, 2).reshape(items, -1)
 
     def live_items(self, back_days: int) -> Tensor:
@@ -231,7 +236,7 @@ class Timeline:
         if settings.phase:
             day = self._middle(back_days)
             weights.append(phase_match(interactions.year_phase[events], year_phase(day), YEAR_CONCENTRATION))
-            if self.horizon_days < 7:  # a whole week has no phase of the week
+            if self.horizon_days < WEEK_DAYS:  # a whole week has no phase of the week
                 weights.append(phase_match(interactions.week_phase[events], week_phase(day), WEEK_CONCENTRATION))
         return row_shares(torch.stack(weights) * interactions.strength[events], row, row_count)
 

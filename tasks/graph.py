@@ -46,6 +46,7 @@ def load_graph(warehouse: DuckDBPyConnection, as_of: date, event_types: tuple[st
             strength=_tensor(events["strength"], torch.float32),
             year_phase=_tensor(events["year_phase"], torch.float32),
             week_phase=_tensor(events["week_phase"], torch.float32),
+            hours_to_midnight=_tensor(events["hours_to_midnight"], torch.int32),
         ),
         item_age_days=_tensor(items["age_days"], torch.int32),
         item_retired_age_days=_tensor(items["retired_age_days"].fill_null(-NEVER), torch.int32),

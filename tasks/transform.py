@@ -68,7 +68,7 @@ def build_graph(home: Path, source: Source, as_of: date) -> dict[str, int]:
             raise ContractError(
                 f"segment_column {source.segment_column!r} is no column of users.sql: {', '.join(columns)}"
             )
-        set_variables(warehouse, as_of=as_of, segment_column=source.segment_column)
+        set_variables(warehouse, as_of=as_of, segment_column=source.segment_column, time_zone=source.time_zone)
         strengths = "set variable event_strength = map_from_entries(list_zip($types, $strengths))"
         types, values = list(source.event_strength), list(source.event_strength.values())
         warehouse.execute(strengths, {"types": types, "strengths": values})

@@ -91,6 +91,20 @@ def test_events_with_equal_natural_keys_are_one_event_that_counts_its_rows(stage
     assert tiny.rows(edges) == [("purchase", 2.0), ("view", 0.5)]
 
 
+def test_the_hour_of_a_days_last_event_counts_by_the_clock_of_the_source(stage: Callable[..., TinySource]) -> None:
+    times = {  # UTC → hours to the midnight that ends the same date in São Paulo, three hours behind
+        "2024-03-01 22:15:00": 5,
+        "2024-03-02 23:59:59": 4,
+        "2024-03-03 03:00:00": 24,
+        "2024-03-04 02:59:59": 24,  # still the 3rd there, while the source says the 4th
+        "2024-03-05 00:00:00": 24,
+    }
+    rows = [event(at=at) for at in times] + [event(at="2024-03-01 10:00:00")]
+    tiny = stage(interactions=rows, settings='time_zone = "America/Sao_Paulo"')
+    edges = "select hours_to_midnight from graph.interaction_edges order by event_date"
+    assert [hours for (hours,) in tiny.rows(edges)] == list(times.values())
+
+
 def test_the_natural_key_is_the_sources_own(stage: Callable[..., TinySource]) -> None:
     rows = [event(), event(at="2024-03-02 10:00:00"), event(at="2024-03-02 23:00:00")]
     tiny = stage(interactions=rows, settings='natural_key = ["user_id", "item_id", "event_date"]')

@@ -39,6 +39,7 @@ def poisoned(graph: Graph, days: int) -> Graph:
         strength=torch.full((len(users),), 1e6),
         year_phase=torch.full((len(users),), 0.5),
         week_phase=torch.full((len(users),), 0.5),
+        hours_to_midnight=torch.ones_like(users).int(),
     )
     joined = {name: torch.cat([column, vars(burst)[name]]) for name, column in vars(old).items()}
     order = torch.argsort(joined["user_index"] * graph.item_count + joined["item_index"], stable=True)

@@ -145,6 +145,17 @@ def test_the_trend_counts_events_of_each_type_in_each_window() -> None:
     assert purchase[0].round().tolist() == [0, 1, 1, 1, 1, 2, 2]  # ages 3 and 40
 
 
+def test_hours_count_where_the_horizon_is_shorter_than_a_week() -> None:
+    events = replace(GRAPH.interactions, hours_to_midnight=torch.ones_like(GRAPH.interactions.age_days))
+    graph = replace(GRAPH, interactions=events)
+    view, purchase = (Timeline(graph, 6, SETTINGS).trend(2).exp() - 1).split(11, dim=1)
+    assert purchase[0].round().tolist() == [1, 1, 1, 1, 1, 1, 1, 1, 1, 2, 2]  # 1, 3, 6 and 12 hours; the last of age 3
+    assert view[1].round().tolist() == [0, 0, 0, 0, 0, 1, 1, 1, 1, 1, 1]  # age 5
+    at_midnight = replace(graph, interactions=replace(events, hours_to_midnight=24 * events.hours_to_midnight))
+    assert not Timeline(at_midnight, 6, SETTINGS).trend(2)[:, [0, 1, 2, 3]].any()
+    assert torch.equal(Timeline(at_midnight, 7, SETTINGS).trend(2), Timeline(graph, 7, SETTINGS).trend(2))
+
+
 def test_without_phase_neither_items_nor_users_have_a_season() -> None:
     snapshot = Timeline(GRAPH, HORIZON, SETTINGS.model_copy(update={"phase": False})).at(0, torch.arange(3))
     assert snapshot.history.returning is None

@@ -27,7 +27,14 @@ def ratings(pairs: Tensor, stars: Tensor, ages: Tensor | None = None) -> Interac
     ages = torch.ones(len(pairs)) if ages is None else ages
     nothing = torch.zeros(len(pairs))
     return Interactions(
-        pairs[:, 0], pairs[:, 1], nothing.long(), ages.int(), stars.float(), (ages / 365.25) % 1, nothing
+        pairs[:, 0],
+        pairs[:, 1],
+        nothing.long(),
+        ages.int(),
+        stars.float(),
+        (ages / 365.25) % 1,
+        nothing,
+        nothing.int() + 24,
     )
 
 

@@ -243,7 +243,7 @@ def test_tastes_are_told_apart(name: str) -> None:
 def with_newcomers(graph: Graph) -> Graph:
     """User 30 takes item 1 yesterday, item 12 of the even half is there since yesterday and nobody has taken it."""
     old = graph.interactions.where(graph.interactions.item_index < 12)
-    one = Interactions(*(torch.tensor([value]) for value in (30, 1, 0, 1, 1.0, 0.5, 0.5)))
+    one = Interactions(*(torch.tensor([value]) for value in (30, 1, 0, 1, 1.0, 0.5, 0.5, 24)))
     joined = {name: torch.cat([column, vars(one)[name].to(column)]) for name, column in vars(old).items()}
     known = torch.where(torch.arange(13) < 12, graph.item_age_days, 1)
     facts = edges([*((item, item // 6) for item in range(12)), (12, 0)])

@@ -45,6 +45,7 @@ def tiny_graph(
         torch.ones(len(rows)),
         torch.tensor([year_phase(day) for day in days]),
         torch.tensor([week_phase(day) for day in days]),
+        torch.full_like(age_days, 24),
     )
     users = max([users, *(row[0] + 1 for row in rows)])
     items = max([items, *(row[1] + 1 for row in rows)])
