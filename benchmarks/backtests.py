@@ -52,7 +52,7 @@ BENCHMARKS = {
         "movielens", "ml-latest-small", every(56, "2017-06-01", "2018-08-25"), knowledge="movielens-kg"
     ),
     "lastfm-2k": Benchmark("lastfm-2k", "lastfm-2k", every(30, "2010-12-01", "2011-01-30"), knowledge="lastfm-2k-kg"),
-    "globo-news": Benchmark("globo-news", "globo-news", every(2, "2017-10-10", "2017-10-14"), (MODEL, *DAILY)),
+    "globo-news": Benchmark("globo-news", "globo-news", every(2, "2017-10-10", "2017-10-12"), (MODEL, *DAILY)),
 }
 
 

@@ -26,7 +26,7 @@ from models.training import Progress, fit
 
 MOST_HOLDOUTS = 4
 MOST_USERS = 2000  # of one holdout, drawn at random: enough to tell rankers apart
-TASTE_SHARES = (1.0, 0.7, 0.5, 0.25, 0.1)  # of the trained temperature: what was learned by heart counts less on later dates
+TASTE_SHARES = (1.0, 0.7, 0.5, 0.25, 0.1)  # of the trained temperature: what was learned by heart counts less later
 PATIENCE = 2  # epochs without a better one, after which there are no more
 FINISHES = CALIBRATED, RERANKED = "calibrated", "reranked"
 Option = Any  # place in a baseline's options; of the network epochs, taste share, and what else is changed about it
