@@ -11,9 +11,11 @@ import sqlite3
 import subprocess
 import sys
 import time
+import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from http import HTTPStatus
 from pathlib import Path
 from typing import Any
 
@@ -54,11 +56,20 @@ class Life:
     output: str = ""
 
     def call(self, path: str, body: dict[str, Any] | None = None) -> Any:
-        """GET, or POST with a body, of the server's API."""
+        """GET, or POST with a body, of the server's API; asked again, as Prefect's client does, while that is busy (503)."""
         data = None if body is None else json.dumps(body).encode()
         request = urllib.request.Request(f"{self.url}/api/{path}", data, {"Content-Type": "application/json"})
-        with urllib.request.urlopen(request, timeout=30) as response:
-            return json.load(response)
+
+        def answer() -> list[Any]:
+            try:
+                with urllib.request.urlopen(request, timeout=30) as response:
+                    return [json.load(response)]
+            except urllib.error.HTTPError as problem:
+                if problem.code != HTTPStatus.SERVICE_UNAVAILABLE:
+                    raise
+                return []
+
+        return until(answer, 30)[0]
 
     def start_run(self, as_of: str) -> str:
         """Asks for a run of `daily` as the UI's form does; its id."""
