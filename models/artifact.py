@@ -22,11 +22,17 @@ def pack(network: Network) -> dict[str, Any]:
     }
 
 
-def unpack(packed: dict[str, Any], item_ids: list[str] | None = None, entity_ids: list[str] | None = None) -> Network:
+def unpack(
+    packed: dict[str, Any],
+    item_ids: list[str] | None = None,
+    entity_ids: list[str] | None = None,
+    series: tuple[str, ...] | None = None,
+) -> Network:
     """The network that was packed, on CPU and ready to score; its numbers are the same bits.
 
     item_ids, entity_ids: of the graph to score, by index; what training did not know has an embedding of zero, so that its
-    facts and neighbours speak for it. None: those of training.
+    facts and neighbours speak for it. series: of the graph's context; one that training did not know weighs nothing.
+    None: those of training.
     """
     tensors = dict(packed["tensors"])
     for name, ids in (("item", item_ids), ("entity", entity_ids)):
@@ -35,6 +41,8 @@ def unpack(packed: dict[str, Any], item_ids: list[str] | None = None, entity_ids
             rows = torch.zeros(len(ids), tensors[name].shape[1])
             rows[mine] = tensors[name][its]
             tensors[name] = rows
+    if series is not None and packed["settings"]["context"]:
+        tensors["trend"] = _by_series(tensors["trend"], packed["context_series"], list(series))
     network = Network(
         item_count=len(tensors["item"]),
         entity_count=len(tensors["entity"]),
@@ -69,6 +77,15 @@ def carry_over(packed: dict[str, Any], network: Network, item_ids: list[str], en
         if name not in ("item", "entity") and stored.shape == value.shape:
             value.copy_(stored)
     network.filter_root.zero_()
+
+
+def _by_series(trend: Tensor, known: list[str], series: list[str]) -> Tensor:
+    """Weights of the trend whose last columns, one per series that training knew, are those of these series instead."""
+    mine, its = _shared_rows(series, known)
+    first = trend.shape[1] - len(known)
+    weight = trend.new_zeros(len(trend), len(series))
+    weight[:, mine] = trend[:, first + its]
+    return torch.cat([trend[:, :first], weight], dim=1)
 
 
 def _shared_rows(ids: list[str], known: list[str]) -> tuple[Tensor, Tensor]:

@@ -118,7 +118,7 @@ def score(
     unlikeness in picking the rows of a list (`models.diversity`), 0 to 1.
     """
     graph, ids = _graph(folder, device)
-    network = unpack(torch.load(artifact, weights_only=True), ids[1], ids[2]).to(device)
+    network = unpack(torch.load(artifact, weights_only=True), ids[1], ids[2], graph.context.series).to(device)
     almanac = NetworkRanker(network, graph)
     unlike = Diversity(diversity, almanac.items.unit) if diversity else None
     frames = {}

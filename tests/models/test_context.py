@@ -13,6 +13,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from models.artifact import pack, unpack
 from models.context import PRIOR_EVENTS, ContextDays
 from models.graph import NEVER, NO_CONTEXT, Context, Graph
 from models.network_ranker import NetworkRanker
@@ -177,8 +178,6 @@ def test_no_item_is_said_to_fit_the_days_where_nothing_is_known_of_them() -> Non
 
 
 def test_a_packed_network_that_knows_days_scores_them_again() -> None:
-    from models.artifact import pack, unpack
-
     graph = festival_shop().back(7)
     network = fit(graph, 7, PLAIN, epochs=1)
     assert network.trend.shape[1] == fit(replace(graph, context=NO_CONTEXT), 7, PLAIN, epochs=1).trend.shape[1] + 1
@@ -186,6 +185,31 @@ def test_a_packed_network_that_knows_days_scores_them_again() -> None:
         NetworkRanker(it, graph).scores(torch.arange(2), "discover") for it in (network, unpack(pack(network)))
     )
     assert torch.equal(one, other)
+
+
+def test_a_packed_network_scores_a_graph_whose_series_are_others() -> None:
+    graph = festival_shop().back(7)
+    days = graph.context
+    network = fit(graph, 7, PLAIN, epochs=1)
+    packed = pack(network) | {"item_ids": [], "entity_ids": [], "context_series": list(days.series)}
+    more = replace(days, series=("earlier", *days.series), series_index=days.series_index + 1)
+    least = {name: getattr(more, name)[:1] for name in ("day_age_days", "known_age_days", "value")}
+    new = replace(more, series_index=torch.zeros_like(more.series_index[:1]), **least)
+    both = replace(
+        more, **{name: torch.cat([getattr(new, name), getattr(more, name)]) for name in (*least, "series_index")}
+    )
+    expected = NetworkRanker(network, graph).scores(torch.arange(2), "discover")
+
+    def scores(context: Context) -> torch.Tensor:
+        known = unpack(packed, series=context.series)
+        return NetworkRanker(known, replace(graph, context=context)).scores(torch.arange(2), "discover")
+
+    assert torch.allclose(scores(both), expected)
+    without = scores(NO_CONTEXT)
+    assert not torch.allclose(without, expected)
+    with torch.no_grad():
+        network.trend[:, -1] = 0
+    assert torch.allclose(without, NetworkRanker(network, graph).scores(torch.arange(2), "discover"))
 
 
 def weather_shop(coming: float, correction: float | None = None) -> Graph:
