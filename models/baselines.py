@@ -13,7 +13,7 @@ from torch import Tensor
 
 from models.als import fit_als
 from models.factorisation import fit_bpr, fit_time_mf
-from models.graph import Graph
+from models.graph import DAY_HOURS, Graph
 from models.graph_filter import fit_graph_filter
 from models.kernels import YEAR_CONCENTRATION, decay, middle_of, phase_match, year_phase
 from models.lightgcn import fit_lightgcn
@@ -135,10 +135,12 @@ class Baseline:
 
 
 def _latest(graph: Graph, days: float) -> Graph:
-    """The graph without events older than so many days."""
+    """The graph without events older than so many days, which may be a part of one."""
     if days >= graph.oldest_days:
         return graph
-    return replace(graph, interactions=graph.interactions.where(graph.interactions.age_days <= days))
+    return replace(
+        graph, interactions=graph.interactions.where(graph.interactions.age_hours <= round(days * DAY_HOURS))
+    )
 
 
 def _fit_popularity(
@@ -226,7 +228,9 @@ def _half_lives(*horizons: float) -> tuple[Parameters, ...]:
 BASELINES: dict[str, Baseline] = {
     "popularity": Baseline(({},), partial(_fit_popularity, name="popularity")),
     "recent_popularity": Baseline(
-        ({"window": 1}, {"window": 4}), partial(_fit_popularity, name="recent_popularity"), {"window": (1, 2, 4, 8, 13)}
+        ({"window": 1}, {"window": 4}),
+        partial(_fit_popularity, name="recent_popularity"),
+        {"window": (1 / 24, 1 / 8, 1 / 4, 1 / 2, 1, 2, 4, 8, 13)},
     ),
     "decayed_popularity": Baseline(
         _half_lives(1.0, 4.0, 13.0), partial(_fit_popularity, name="decayed_popularity"), DECAYS

@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+DAY_HOURS = 24
 NEVER = 2**30  # an age no event reaches: "always known" as an age, "not retired" as minus this
 
 
@@ -30,6 +31,11 @@ class Interactions:
     hours_to_midnight: (
         Tensor  # int32 [E], from the event to the end of its date, 1 to 24; 24 where its hour is not known
     )
+
+    @property
+    def age_hours(self) -> Tensor:
+        """Hours from each event to the graph's date, the hour of the event included: int64 [E]."""
+        return (self.age_days.long() - 1) * DAY_HOURS + self.hours_to_midnight
 
     def where(self, keep: Tensor) -> Interactions:
         """The events for which `keep` (bool [E]) holds, in the same order."""

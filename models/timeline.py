@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from models.context import ContextDays
-from models.graph import NEVER, Graph
+from models.graph import DAY_HOURS, NEVER, Graph
 from models.hops import Hop, Links, row_shares
 from models.kernels import WEEK_CONCENTRATION, YEAR_CONCENTRATION, decay, middle_of, phase_match, week_phase, year_phase
 from models.neighbours import knn_weights
@@ -22,7 +22,7 @@ RECENT_DAYS = (1, 3, 7, 14, 30, 90, NEVER - 1)  # windows of the trend, backward
 RECENT_HOURS = (1, 3, 6, 12)  # further ones where the horizon is shorter than a week
 EARLIER_YEARS_DAYS = 183  # own events older than this tell of the same time of earlier years
 MOST_AGE_DAYS = 2**31
-DAY_HOURS, WEEK_DAYS = 24, 7
+WEEK_DAYS = 7
 NEIGHBOUR_HALF_LIFE_DAYS = 90.0
 ERA_DAYS = 56  # neighbours are found anew at each; within an era they are those of its first day
 RECENT_HORIZONS = 4
@@ -87,8 +87,7 @@ class Timeline:
         events = graph.interactions
         self.user_offsets = offsets(events.user_index, graph.user_count)
         group = events.event_type_index * graph.item_count + events.item_index
-        age_hours = (events.age_days.long() - 1) * DAY_HOURS + events.hours_to_midnight
-        self.group_age = torch.sort(group * MOST_AGE_DAYS * DAY_HOURS + age_hours).values
+        self.group_age = torch.sort(group * MOST_AGE_DAYS * DAY_HOURS + events.age_hours).values
         self.item_entities = Links(graph.item_entities, graph.item_count, graph.entity_count)
         self.entity_entities = Links(graph.entity_entities, graph.entity_count, graph.entity_count)
         self.user_entities = Links(graph.user_entities, graph.user_count, graph.entity_count)

@@ -34,6 +34,15 @@ def test_popularity_counts_events_and_its_decay_halves_them_every_half_life() ->
     assert fitted("decayed_popularity", half_life=10 / 7).scores(users, "for_you")[0].tolist() == pytest.approx(decayed)
 
 
+def test_a_window_may_be_a_part_of_a_day() -> None:
+    events = tiny_graph([(0, 0, 1), (1, 0, 1), (0, 1, 1), (1, 2, 2)])
+    hours = torch.tensor([7, 6, 3, 1], dtype=torch.int32)  # in the order of users and items
+    graph = replace(events, interactions=replace(events.interactions, hours_to_midnight=hours))
+    for window, expected in ((1 / 8, [1, 0, 0]), (1 / 4, [1, 1, 0]), (1, [2, 1, 0]), (2, [2, 1, 1])):
+        refresh = BASELINES["recent_popularity"].fit(graph, 1, SETTINGS, {"window": window})
+        assert refresh(graph).scores(torch.tensor([0]), "for_you").tolist() == [expected], window
+
+
 def test_only_events_of_the_window_are_learned_from_and_are_history() -> None:
     ages = GRAPH.interactions.age_days
     recent = replace(GRAPH, interactions=GRAPH.interactions.where(ages <= 21))
