@@ -102,24 +102,27 @@ def popularity_lift(items: Tensor, users: Tensor, graph: Graph) -> Tensor:
 def diversity(items: Tensor, graph: Graph) -> Tensor:
     """1 − the mean cosine of two items of a list, as columns of who has what: float32 [U], NaN below two items.
 
-    With unit columns x it follows from their sum: Σ_{i≠j} x_i·x_j = |Σ x_i|² − n.
+    The cosines of the items that are listed are computed once, then summed over each list's pairs.
     """
     user, item = _pairs(graph)
     readers = _readers(item, graph)
     unit = readers.clamp(min=1).rsqrt()[item]
+    listed, column = torch.unique(items[items >= 0], return_inverse=True)
     columns = csr_array((unit.numpy(), (item.numpy(), user.numpy())), shape=(graph.item_count, graph.user_count))
-    row, place = (index.numpy() for index in torch.nonzero(items >= 0, as_tuple=True))
-    chosen = csr_array((np.ones(len(row), "float32"), (row, items.numpy()[row, place])), (len(items), graph.item_count))
-    squares = [(part.multiply(part)).sum(axis=1) for part in _products(chosen, columns)]
+    columns = columns[listed.numpy()]
+    row = torch.nonzero(items >= 0)[:, 0].numpy()
+    chosen = csr_array((np.ones(len(row), "float32"), (row, column.numpy())), (len(items), len(listed)))
+    sums = list(_sums_of_pairs(chosen, columns @ columns.T))
     count = (items >= 0).sum(1)
     alone = (readers > 0)[items.clamp(min=0)] & (items >= 0)  # items of nobody resemble nothing
-    similar = torch.from_numpy(np.concatenate([*squares, np.zeros(0)])).float() - alone.sum(1)
+    similar = torch.from_numpy(np.concatenate([*sums, np.zeros(0)])).float() - alone.sum(1)
     return torch.where(count > 1, 1 - similar / (count * (count - 1)), torch.nan)
 
 
-def _products(rows: Any, columns: Any) -> Iterator[Any]:
+def _sums_of_pairs(rows: Any, cosines: Any) -> Iterator[Any]:
     for start in range(0, rows.shape[0], LISTS_AT_A_TIME):
-        yield rows[start : start + LISTS_AT_A_TIME] @ columns
+        part = rows[start : start + LISTS_AT_A_TIME]
+        yield (part @ cosines).multiply(part).sum(axis=1)
 
 
 def _pairs(graph: Graph) -> tuple[Tensor, Tensor]:
