@@ -2,9 +2,10 @@
 -- key: list, measure
 -- support: mean likeness of the items to the user's history, over that of lists dealt at random, minus 1. popularity: mean
 -- popularity of the items, over that of all live ones, minus 1. order: share of users with more behind ranks 1 to 5 than 6
--- to 10, by likeness or by popularity, whichever is more. support_of_new: support of users whose first event is in the last
--- horizon. null = nothing to go by; error is the standard error of measured. Of 1000 users, drawn by their ids. Likeness is
--- the cosine of two items by who had both lately, beyond that of items which users have independently of each other.
+-- to 10, by likeness, by popularity or by events of the last horizon, whichever is most. support_of_new: support of users
+-- whose first event is in the last horizon. null = nothing to go by; error is the standard error of measured. Of 1000 users,
+-- drawn by their ids. Likeness is the cosine of two items by who had both lately, beyond that of items which users have
+-- independently of each other.
 with owned as (
     select
         user_index,
@@ -211,6 +212,7 @@ event_counts as (
         item_index,
         count(*) as event_count,
         count(*) filter (where age_days <= 4 * getvariable('horizon_days')) as recent_count,
+        count(*) filter (where age_days <= getvariable('horizon_days')) as newest_count,
     from graph.interaction_edges
     group by item_index
 ),
@@ -218,6 +220,7 @@ event_counts as (
 popularity as (
     select
         item_index,
+        newest_count,
         event_count / sum(event_count) over ()
         + coalesce(recent_count / nullif(sum(recent_count) over (), 0), 0) as popularity,
     from event_counts
@@ -231,6 +234,7 @@ ranked as (
         lists.rank,
         coalesce(behind.support, 0) as support,
         coalesce(popularity.popularity, 0) as popularity,
+        coalesce(popularity.newest_count, 0) as newest_count,
     from lists
     semi join shown using (list, item_index)
     left join behind using (user_index, item_index)
@@ -245,6 +249,7 @@ listed as (
         avg(popularity) as popularity,
         avg(support) filter (where rank <= 5) - avg(support) filter (where rank > 5) as support_falls,
         avg(popularity) filter (where rank <= 5) - avg(popularity) filter (where rank > 5) as popularity_falls,
+        avg(newest_count) filter (where rank <= 5) - avg(newest_count) filter (where rank > 5) as newest_falls,
         hash(list(item_index order by rank)) as first_ten,
     from ranked
     group by list, user_index
@@ -287,7 +292,8 @@ pooled as (
         stddev_samp(popularity) / sqrt(count(own)) / any_value(nullif(mean_popularity, 0)) as popularity_error,
         greatest(
             avg((1 + sign(round(support_falls, 9))) / 2),
-            avg((1 + sign(round(popularity_falls, 9))) / 2)
+            avg((1 + sign(round(popularity_falls, 9))) / 2),
+            avg((1 + sign(newest_falls)) / 2)
         ) as ordered,
         count(support_falls) as ordered_users,
         count(distinct first_ten) as list_count,
