@@ -12,7 +12,7 @@ from torch.nn.functional import normalize
 
 from models.graph import Graph
 from models.hops import Hop
-from models.neighbours import EASE_MOST_ITEMS, Neighbours, ease_weights, history_weights, knn_weights
+from models.neighbours import EASE_MOST_ITEMS, Neighbours, ease_weights, history_bags, knn_weights
 from models.network import LISTS, ItemSide, Network
 from models.pairs import Columns, Traits, history_columns, shared_columns, traits
 from models.propagation import offsets, ranges, weighted_sums
@@ -71,6 +71,11 @@ class NetworkRanker:
         graph, network = self.timeline.graph, self.network
         weights = learn_filter(graph, network) if self._filter is None else self._filter
         return Neighbours("filter", graph, _filter_half_life_days(network), weights)
+
+    @cached_property
+    def centre(self) -> Tensor:
+        """Mean unit embedding of the live items: float32 [D]."""
+        return self.items.unit[self.timeline.graph.live_items].mean(0)
 
     @cached_property
     def filter_mean(self) -> Tensor:
@@ -208,7 +213,7 @@ class NetworkRanker:
         if not len(users):
             return [], torch.full_like(items, NONE), torch.full_like(items, NONE)
         head = LISTS.index(list_name)
-        _ = self.items, self.average  # once, before the threads
+        _ = self.items, self.average, self.centre  # once, before the threads
         if self.network.filter_weight()[head]:
             _ = self.filter_mean
         if list_name in self.network.rerankers:
@@ -241,8 +246,12 @@ class _Pairs:
         weight = self.network.filter_weight()[head]
         self.filter = ranker.filter if weight else None
         if self.filter:
-            self.history = history_weights(self.filter.graph, snapshot.users, self.filter.half_life_days) * weight
-            self.usual = self.history @ ranker.filter_mean
+            graph, half_life_days, begin = self.filter.graph, self.filter.half_life_days, ranker.timeline.user_offsets
+            self.start, self.bought, told = history_bags(graph, snapshot.users, half_life_days, begin)
+            self.told = told * weight
+            row = torch.repeat_interleave(self.start.diff())
+            usual = self.told * ranker.filter_mean[self.bought]
+            self.usual = torch.zeros(len(snapshot.users), device=row.device).index_add_(0, row, usual)
 
     def reasons(self) -> tuple[list[str], Tensor, Tensor]:
         none = torch.full_like(self.item, NONE)
@@ -303,8 +312,7 @@ class _Pairs:
 
     def _taste(self) -> Tensor:
         """Taste minus the user's mean over the live items: float32 [N]."""
-        unit, live = self.side.unit, self.snapshot.live
-        return (self.user[self.row] * (unit[self.item] - unit[live].mean(0))).sum(1)
+        return (self.user[self.row] * (self.side.unit[self.item] - self.ranker.centre)).sum(1)
 
     def _entity(self) -> Tensor:
         """The entity that agrees most with the user, −1 where the item itself says more than its entities do: int64 [N]."""
@@ -349,10 +357,10 @@ class _Pairs:
                 is_own = bought == self.item[pairs, None]
                 own[pairs] = (share * is_own).sum(1)
                 if self.filter:
-                    known, place = torch.unique(bought, return_inverse=True)
-                    by_filter = self.history[user, known] * self.filter.between(self.item[pairs], known)
+                    bag = slice(*self.start[user : user + 2].tolist())
+                    by_filter = self.told[bag] * self.filter.between(self.item[pairs], self.bought[bag])
                     filtered[pairs] = by_filter.sum(1) - self.usual[user]
-                    share = share + by_filter[:, place]
+                    share = share + by_filter[:, torch.searchsorted(self.bought[bag], bought)]
                 best, position = share.masked_fill(is_own, -torch.inf).max(1)
                 chosen[pairs] = torch.where(best > 0, bought[position], NONE)
         return chosen, own, filtered
