@@ -119,9 +119,13 @@ class Neighbours:
     def _user_start(self) -> Tensor:
         return offsets(self.graph.interactions.user_index, self.graph.user_count)
 
+    def bags(self, users: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """`history_bags` of the graph: items of a user ascend."""
+        return history_bags(self.graph, users, self.half_life_days, self._user_start)
+
     def scores(self, users: Tensor, list_name: str) -> Tensor:
         """float32 [B, I]."""
-        start, item, weight = history_bags(self.graph, users, self.half_life_days, self._user_start)
+        start, item, weight = self.bags(users)
         if isinstance(self.weights, Hop):  # a few edges lead from a history, many more to the items
             hop, items = self.weights.adjacency, self.graph.item_count
             pair, edge = ranges(hop.column_offsets[item], hop.column_offsets[item + 1])

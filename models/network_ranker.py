@@ -12,7 +12,7 @@ from torch.nn.functional import normalize
 
 from models.graph import Graph
 from models.hops import Hop
-from models.neighbours import EASE_MOST_ITEMS, Neighbours, ease_weights, history_bags, knn_weights
+from models.neighbours import EASE_MOST_ITEMS, Neighbours, ease_weights, knn_weights
 from models.network import LISTS, ItemSide, Network
 from models.pairs import Columns, Traits, history_columns, shared_columns, traits
 from models.propagation import offsets, ranges, weighted_sums
@@ -246,12 +246,10 @@ class _Pairs:
         weight = self.network.filter_weight()[head]
         self.filter = ranker.filter if weight else None
         if self.filter:
-            graph, half_life_days, begin = self.filter.graph, self.filter.half_life_days, ranker.timeline.user_offsets
-            self.start, self.bought, told = history_bags(graph, snapshot.users, half_life_days, begin)
-            self.told = told * weight
-            row = torch.repeat_interleave(self.start.diff())
-            usual = self.told * ranker.filter_mean[self.bought]
-            self.usual = torch.zeros(len(snapshot.users), device=row.device).index_add_(0, row, usual)
+            start, item, told = self.filter.bags(snapshot.users)
+            self.filtered = item, told * weight
+            self.filtered_bounds = start.tolist()
+            self.usual = weighted_sums(item, start, told * weight, ranker.filter_mean[:, None]).squeeze(1)
 
     def reasons(self) -> tuple[list[str], Tensor, Tensor]:
         none = torch.full_like(self.item, NONE)
@@ -357,10 +355,11 @@ class _Pairs:
                 is_own = bought == self.item[pairs, None]
                 own[pairs] = (share * is_own).sum(1)
                 if self.filter:
-                    bag = slice(*self.start[user : user + 2].tolist())
-                    by_filter = self.told[bag] * self.filter.between(self.item[pairs], self.bought[bag])
+                    bag = slice(*self.filtered_bounds[user : user + 2])
+                    known, weight = (column[bag] for column in self.filtered)
+                    by_filter = weight * self.filter.between(self.item[pairs], known)
                     filtered[pairs] = by_filter.sum(1) - self.usual[user]
-                    share = share + by_filter[:, torch.searchsorted(self.bought[bag], bought)]
+                    share = share + by_filter[:, torch.searchsorted(known, bought)]
                 best, position = share.masked_fill(is_own, -torch.inf).max(1)
                 chosen[pairs] = torch.where(best > 0, bought[position], NONE)
         return chosen, own, filtered
