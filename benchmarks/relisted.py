@@ -67,8 +67,8 @@ class Bench:
         return served_lists(self.source.repeats)
 
     def network(self, version: str | None = None) -> Network:
-        """The model on record, or another version, with the graph's items."""
-        return unpack(self.packed(version), *self.ids[1:])
+        """The model on record, or another version, with the graph's items and series."""
+        return unpack(self.packed(version), *self.ids[1:], self.graph.context.series)
 
     def packed(self, version: str | None = None) -> dict[str, Any]:
         file = self.home / "models" / f"{version or self.model['model_version']}.pt"

@@ -37,12 +37,11 @@ def unpack(
     tensors = dict(packed["tensors"])
     for name, ids in (("item", item_ids), ("entity", entity_ids)):
         if ids is not None:
-            mine, its = _shared_rows(ids, packed[f"{name}_ids"])
-            rows = torch.zeros(len(ids), tensors[name].shape[1])
-            rows[mine] = tensors[name][its]
-            tensors[name] = rows
-    if series is not None and packed["settings"]["context"]:
-        tensors["trend"] = _by_series(tensors["trend"], packed["context_series"], list(series))
+            tensors[name] = _rows_of(ids, packed[f"{name}_ids"], tensors[name])
+    if series is not None and packed["settings"]["context"]:  # the last columns of the trend, one per series
+        known = packed["context_series"]
+        trend, context = tensors["trend"].T.split([tensors["trend"].shape[1] - len(known), len(known)])
+        tensors["trend"] = torch.cat([trend, _rows_of(list(series), known, context)]).T.contiguous()
     network = Network(
         item_count=len(tensors["item"]),
         entity_count=len(tensors["entity"]),
@@ -79,13 +78,12 @@ def carry_over(packed: dict[str, Any], network: Network, item_ids: list[str], en
     network.filter_root.zero_()
 
 
-def _by_series(trend: Tensor, known: list[str], series: list[str]) -> Tensor:
-    """Weights of the trend whose last columns, one per series that training knew, are those of these series instead."""
-    mine, its = _shared_rows(series, known)
-    first = trend.shape[1] - len(known)
-    weight = trend.new_zeros(len(trend), len(series))
-    weight[:, mine] = trend[:, first + its]
-    return torch.cat([trend[:, :first], weight], dim=1)
+def _rows_of(ids: list[str], known: list[str], rows: Tensor) -> Tensor:
+    """The rows of the known ids as rows of these ids, zeros where one is not known."""
+    mine, its = _shared_rows(ids, known)
+    found = rows.new_zeros(len(ids), rows.shape[1])
+    found[mine] = rows[its]
+    return found
 
 
 def _shared_rows(ids: list[str], known: list[str]) -> tuple[Tensor, Tensor]:

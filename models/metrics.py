@@ -107,14 +107,14 @@ def diversity(items: Tensor, graph: Graph) -> Tensor:
     user, item = _pairs(graph)
     readers = _readers(item, graph)
     unit = readers.clamp(min=1).rsqrt()[item]
-    listed, column = torch.unique(items[items >= 0], return_inverse=True)
+    shown = items >= 0
+    listed, column = torch.unique(items[shown], return_inverse=True)
     columns = csr_array((unit.numpy(), (item.numpy(), user.numpy())), shape=(graph.item_count, graph.user_count))
     columns = columns[listed.numpy()]
-    row = torch.nonzero(items >= 0)[:, 0].numpy()
+    row, count = torch.nonzero(shown)[:, 0].numpy(), shown.sum(1)
     chosen = csr_array((np.ones(len(row), "float32"), (row, column.numpy())), (len(items), len(listed)))
     sums = list(_sums_of_pairs(chosen, columns @ columns.T))
-    count = (items >= 0).sum(1)
-    alone = (readers > 0)[items.clamp(min=0)] & (items >= 0)  # items of nobody resemble nothing
+    alone = (readers > 0)[items.clamp(min=0)] & shown  # items of nobody resemble nothing
     similar = torch.from_numpy(np.concatenate([*sums, np.zeros(0)])).float() - alone.sum(1)
     return torch.where(count > 1, 1 - similar / (count * (count - 1)), torch.nan)
 
