@@ -26,8 +26,7 @@ from tests.conftest import TINY_SHOP, publish
 from tests.test_daily import ALMANAC, command, environment, rows
 from tests.world import SHOP, end_date
 
-SMALL = {"dimension": 16, "epochs": 1, "snapshot_count": 10, "reranker": False}  # all of it is in tests/test_daily.py
-BASELINES = ("decayed_popularity", "repeat_trend")
+SMALL = {"dimension": 16, "epochs": 2, "snapshot_count": 10}
 LAST = end_date(**(SHOP | TINY_SHOP))
 DATES = [LAST - timedelta(days=back) for back in (2, 1, 0)]
 
@@ -36,7 +35,7 @@ def backfilled(files: Path, home: Path, **options: Any) -> dict[str, Any]:
     from flows.backfill import backfill
     from flows.configuration import BackfillConfig
 
-    given = {"first": DATES[0], "last": DATES[-1], "model": SMALL, "baselines": BASELINES, "jobs": 2} | options
+    given = {"first": DATES[0], "last": DATES[-1], "model": SMALL, "jobs": 2} | options
     return backfill(BackfillConfig(source="shop", input=files, home=home, **given))  # pyright: ignore
 
 
@@ -60,7 +59,7 @@ def day_by_day(prefect: None, shop_files: Path, tmp_path_factory: pytest.TempPat
     """A home of one daily run for each date; treat as read-only."""
     home = tmp_path_factory.mktemp("daily") / "home"
     for as_of in DATES:
-        publish(shop_files, home, as_of, model=SMALL, baselines=BASELINES)
+        publish(shop_files, home, as_of, model=SMALL)
     return home
 
 
@@ -109,7 +108,7 @@ def test_published_dates_are_left_alone_unless_forced(shop_files: Path, home: Pa
 
 def test_weekly_training_is_the_same_at_once_and_day_by_day(shop_files: Path, tmp_path: Path) -> None:
     for as_of in DATES[:2]:
-        publish(shop_files, tmp_path / "daily", as_of, model=SMALL, baselines=BASELINES, retrain="weekly")
+        publish(shop_files, tmp_path / "daily", as_of, model=SMALL, retrain="weekly")
     backfilled(shop_files, tmp_path / "once", retrain="weekly", last=DATES[1])
     assert_frame_equal(published_lists(tmp_path / "once"), published_lists(tmp_path / "daily"), check_exact=True)
     versions = rows(tmp_path / "once", "select distinct model_version from mart.runs where status = 'published'")
@@ -220,9 +219,9 @@ def test_a_rollback_withdraws_for_good_and_keeps_versions_whole(shop_files: Path
     demoted = {row["trained_as_of"] for row in list_models(home) if row["demoted_at"]}
     assert demoted == set(DATES[2:])
     assert backfilled(shop_files, home)["left"] == DATES, "withdrawn dates do not come back by themselves"
-    publish(shop_files, home, LAST + timedelta(days=1), model=SMALL, baselines=BASELINES)
+    publish(shop_files, home, LAST + timedelta(days=1), model=SMALL)
     assert current_dates(home) == [*DATES[:2], LAST + timedelta(days=1)]
-    publish(shop_files, home, DATES[2], model=SMALL, baselines=BASELINES)  # asked for
+    publish(shop_files, home, DATES[2], model=SMALL)  # asked for
     assert current_dates(home) == [*DATES[:3], LAST + timedelta(days=1)]
     assert (read_status(home) or {})["withdrawn"] == [str(as_of) for as_of in DATES[3:]]
     impossible = command("rollback", "--to", "1999-01-01", "--home", home)
