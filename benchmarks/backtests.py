@@ -40,6 +40,7 @@ class Benchmark:
     options: dict[str, Any] = field(default_factory=dict)
 
 
+# not EASE, whose inverse of so many items takes gigabytes
 OF_NEWS = ("repeat_trend", "recent_popularity", "decayed_popularity", "personal_repeat", "item_knn", "popularity")
 RETAIL = ("online-retail-ii", "online-retail-ii")
 DEVELOPMENT = tuple(map(date.fromisoformat, ("2010-10-04", "2010-11-08", "2011-02-07", "2011-05-16", "2011-08-08")))
