@@ -65,6 +65,8 @@ def fit(
             [{"params": [network.item, network.entity]}, {"params": network.calibration(), "step": CALIBRATION_STEP}],
             lr=settings.learning_rate,
         )
+        events = torch.bincount(graph.interactions.item_index, minlength=graph.item_count)
+        unlearned = (events == 0) | (graph.item_age_days <= horizon_days)  # newer than every date learned from
         total, done = settings.epochs * len(steps), 0
         for epoch in range(1, epochs + 1):
             network.train()
@@ -78,8 +80,8 @@ def fit(
                 if progress:
                     progress(done, epochs * len(steps))
             network.eval()
-            with torch.no_grad():  # what has no event to learn from must not speak: its start values are noise
-                network.item[torch.bincount(graph.interactions.item_index, minlength=graph.item_count) == 0] = 0
+            with torch.no_grad():  # what was not learned from must not speak: its start values are noise
+                network.item[unlearned] = 0
             if on_epoch and on_epoch(epoch, network) is False:
                 break
     return network.eval()
@@ -105,7 +107,7 @@ def examples(timeline: Timeline, settings: ModelSettings) -> list[Example]:
     graph, horizon = timeline.graph, timeline.horizon_days
     every = min(settings.snapshot_every_days, horizon)
     dates = range(horizon, graph.oldest_days, every)[: settings.snapshot_count]
-    columns = graph.item_count if graph.item_count <= MOST_WHOLE else NEGATIVES
+    columns = columns_at_once(graph)
     users_per_step = max(1, SCORES_PER_STEP // max(1, columns))
     users_per_date = max(1, SCORES_PER_EPOCH // max(1, columns * len(dates)))
     result = []
@@ -120,7 +122,7 @@ def examples(timeline: Timeline, settings: ModelSettings) -> list[Example]:
             inside = (user >= users[0]) & (user <= users[-1])
             row = torch.searchsorted(users, user[inside])
             snapshot = timeline.at(back, users)
-            chance = _chances(snapshot) if columns < graph.item_count else None
+            chance = chances(snapshot) if columns < graph.item_count else None
             result.append(Example(snapshot, row, item[inside], weight, chance))
     return result
 
@@ -132,7 +134,12 @@ def _drawn(timeline: Timeline, users: Tensor, most: int) -> Tensor:
     return users[order[(torch.cumsum(events, 0) - events) < EVENTS_PER_DATE]].sort().values
 
 
-def _chances(snapshot: Snapshot) -> Tensor:
+def columns_at_once(graph: Graph) -> int:
+    """How many items, or how many drawn as negatives, are scored at a time."""
+    return graph.item_count if graph.item_count <= MOST_WHOLE else NEGATIVES
+
+
+def chances(snapshot: Snapshot) -> Tensor:
     """Half by popularity to the power ¾, its recent events counting more, half the same for all live items."""
     popularity = (snapshot.trend[:, snapshot.trend_part == RECENT].expm1().sum(1).pow(0.75) * snapshot.live).double()
     return (popularity / popularity.sum().clamp(min=1e-30) + snapshot.live / snapshot.live.sum()).float() / 2
@@ -146,7 +153,7 @@ def loss(network: Network, example: Example, lists: tuple[str, ...] = LISTS) -> 
     snapshot, columns, log_weight = example.snapshot, None, None
     column = example.item
     if example.chance is not None:
-        columns, log_weight = _drawn_columns(example.chance, example.item)
+        columns, log_weight = drawn_columns(example.chance, example.item)
         column = torch.searchsorted(columns, example.item)
     _, seen = snapshot.seen(columns)
     total = network.trend.new_zeros(())
@@ -156,24 +163,28 @@ def loss(network: Network, example: Example, lists: tuple[str, ...] = LISTS) -> 
             logits.view(-1).index_fill_(0, seen, -torch.inf)
             is_new = ~torch.isin(row * logits.shape[1] + target, seen)
             row, target = row[is_new], target[is_new]
-        total = total + _softmax_loss(logits, row, target, log_weight)
+        total = total + softmax_loss(logits, row, target, log_weight)
     return total * example.weight / len(snapshot.users)
 
 
-def _drawn_columns(chance: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+def drawn_columns(chance: Tensor, targets: Tensor, dice: torch.Generator | None = None) -> tuple[Tensor, Tensor]:
     """The items to score, ascending: negatives drawn by their chance, and the targets; and log(draws / expected draws) of each.
 
     With the latter added to their logits, the sum over the drawn estimates that over all items without bias (Bengio and
     Senécal 2008, "Adaptive importance sampling"); targets that were not drawn have −∞.
     """
-    drawn, count = torch.unique(torch.multinomial(chance, NEGATIVES, replacement=True), return_counts=True)
+    drawn, count = torch.unique(torch.multinomial(chance, NEGATIVES, True, generator=dice), return_counts=True)
     columns = torch.unique(torch.cat([drawn, targets]))
     log_weight = torch.full((len(columns),), -torch.inf, device=columns.device)
     log_weight[torch.searchsorted(columns, drawn)] = torch.log(count / (NEGATIVES * chance[drawn]))
     return columns, log_weight
 
 
-def _softmax_loss(logits: Tensor, row: Tensor, target: Tensor, log_weight: Tensor | None) -> Tensor:
+def softmax_loss(logits: Tensor, row: Tensor, target: Tensor, log_weight: Tensor | None) -> Tensor:
+    """−Σ_targets log p / √(targets of the row), p being the softmax over the columns, or what drawn ones estimate.
+
+    logits: float32 [B, C]; row, target: int64 [N]; log_weight: of the drawn, float32 [C].
+    """
     count = torch.bincount(row, minlength=len(logits)).float()
     positive = logits[row, target]
     if log_weight is None:

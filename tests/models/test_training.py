@@ -102,6 +102,14 @@ def test_an_item_without_events_to_learn_from_has_no_embedding_of_its_own() -> N
     assert (item[12:] == 0).all() and (item[:12] != 0).all()
 
 
+def test_an_item_newer_than_every_date_learned_from_has_no_embedding_of_its_own() -> None:
+    graph = two_tastes()
+    launched = graph.item_age_days.clone()
+    launched[3], launched[4] = 7, 8  # it was known to none, and to one of the dates
+    item = fit(replace(graph, item_age_days=launched), 7, SMALL, epochs=1).item
+    assert (item[3] == 0).all() and (item[4] != 0).all()
+
+
 def test_a_packed_network_scores_the_same_bits() -> None:
     graph = two_tastes()
     network = fit(graph, 7, SMALL, epochs=1)
