@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import random
 from copy import deepcopy
 
 import pytest
 import torch
 from torch import Tensor
 
+from models import training
 from models.artifact import pack, unpack
 from models.calibration import calibrate, held_out
 from models.graph import Graph
@@ -16,7 +18,7 @@ from models.network_ranker import NetworkRanker
 from models.ranking import top_k
 from models.settings import ModelSettings
 from models.training import fit
-from tests.models.tiny import two_tastes
+from tests.models.tiny import tiny_graph, two_tastes, with_items_known
 
 SETTINGS = ModelSettings(dimension=16, epochs=4)
 
@@ -66,6 +68,26 @@ def test_taste_that_held_out_events_contradict_counts_less(graph: Graph, network
     held = held_out(ranker, pairs(wrong), ("discover",))
     trained, calibrated = (float(each.log_temperature[1]) for each in (network, calibrate(network, held)))
     assert calibrated < trained - 0.5
+
+
+def test_a_large_catalogue_is_calibrated_on_drawn_items_much_as_on_all(monkeypatch: pytest.MonkeyPatch) -> None:
+    dice = random.Random(1)
+    events = {
+        (u, 2 * int(300 * dice.random() ** 4) + u % 2, dice.randint(1, 100)) for u in range(80) for _ in range(40)
+    }
+    graph = with_items_known(tiny_graph(events, users=80, items=600))  # few are popular
+    network = fit(graph, 7, SETTINGS, epochs=1)
+    ranker, users = NetworkRanker(network, graph), torch.arange(graph.user_count)
+    truth = pairs(listed(ranker, ranker.filtered(users), graph))
+    whole = held_out(ranker, truth, LISTS)
+    monkeypatch.setattr(training, "MOST_WHOLE", 1)
+    monkeypatch.setattr(training, "NEGATIVES", 300)
+    drawn = held_out(ranker, truth, LISTS)
+    assert all(part.taste.shape[1] < 0.7 * graph.item_count for part in drawn)
+    expected, found = (
+        NetworkRanker(calibrate(network, held), graph).scores(users, "for_you").softmax(1) for held in (whole, drawn)
+    )
+    assert (found - expected).abs().sum(1).mean() / 2 < 0.1  # of .13 where what is drawn more often counts more
 
 
 def test_only_the_shared_numbers_of_the_lists_learned_from_change(graph: Graph, network: Network) -> None:
