@@ -66,9 +66,14 @@ class Bench:
     def served(self) -> tuple[str, ...]:
         return served_lists(self.source.repeats)
 
+    @property
+    def _known(self) -> tuple[list[str], list[str], tuple[str, ...]]:
+        """Items, entities and dated series of the graph."""
+        return *self.ids[1:], self.graph.context.series
+
     def network(self, version: str | None = None) -> Network:
         """The model on record, or another version, with the graph's items and series."""
-        return unpack(self.packed(version), *self.ids[1:], self.graph.context.series)
+        return unpack(self.packed(version), *self._known)
 
     def packed(self, version: str | None = None) -> dict[str, Any]:
         file = self.home / "models" / f"{version or self.model['model_version']}.pt"
@@ -77,7 +82,7 @@ class Bench:
     def train(self, warm: bool = False, epochs: int | None = None, **changes: Any) -> Network:
         """The model of the graph, trained anew with the choices on record but for those named here."""
         settings = ModelSettings(**json.loads(self.model["settings"])).model_copy(update=changes)
-        start = (lambda network: carry_over(self.packed(), network, *self.ids[1:])) if warm else None
+        start = (lambda network: carry_over(self.packed(), network, *self._known)) if warm else None
         passes = epochs or int(self.model["epochs"])
         network = fit(self.graph, self.source.horizon_days, settings, epochs=passes, lists=self.served, start=start)
         return network.finished(self.packed()["finishes"])

@@ -61,19 +61,25 @@ def unpack(
 
 
 @torch.no_grad()
-def carry_over(packed: dict[str, Any], network: Network, item_ids: list[str], entity_ids: list[str]) -> None:
+def carry_over(
+    packed: dict[str, Any], network: Network, item_ids: list[str], entity_ids: list[str], series: tuple[str, ...]
+) -> None:
     """Lets a new network begin where a stored one ended: its shared numbers, and the embeddings of what both know.
 
-    Nothing is taken from a network of other settings or event types.
+    Nothing is taken from a network of other settings or event types, and no weights of the trend from one that read other
+    dated series. What it did not learn from begins anew.
     """
     if ModelSettings(**packed["settings"]) != network.settings:
         return
     for name, ids in (("item", item_ids), ("entity", entity_ids)):
         mine, its = _shared_rows(ids, packed[f"{name}_ids"])
-        getattr(network, name)[mine] = packed["tensors"][name][its].to(network.item.device)
+        rows = packed["tensors"][name][its]
+        learned = rows.any(1)
+        getattr(network, name)[mine[learned]] = rows[learned].to(network.item.device)
+    other = {"item", "entity"} if list(series) == packed["context_series"] else {"item", "entity", "trend"}
     for name, value in network.named_parameters():
         stored = packed["tensors"][name]
-        if name not in ("item", "entity") and stored.shape == value.shape:
+        if name not in other and stored.shape == value.shape:
             value.copy_(stored)
     network.filter_root.zero_()
 

@@ -80,7 +80,8 @@ def train(
     settings, names = ModelSettings(**judged["settings"]), served_lists(source.repeats)
     graph, (_, items, entities) = _graph(folder, device)
     earlier = torch.load(start, weights_only=True) if start else None
-    begin = (lambda network: carry_over(earlier, network, items, entities)) if earlier else None
+    ids = items, entities, graph.context.series
+    begin = (lambda network: carry_over(earlier, network, *ids)) if earlier else None
     with tqdm(desc="training", unit="step", disable=None if shown else True) as bar:
         network = fit(
             graph,

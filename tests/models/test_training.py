@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from dataclasses import replace
 from datetime import date
+from typing import Any
 
 import pytest
 import torch
@@ -221,14 +222,29 @@ def test_a_list_in_which_nobody_can_be_shown_anything_is_empty() -> None:
     assert len(lists(ranker, graph, 2, "for_you", True).item_index) == 4
 
 
+def packed_with_ids(network: Network) -> dict[str, Any]:
+    ids = {"item_ids": [f"i{item}" for item in range(14)], "entity_ids": ["e0", "e1"], "context_series": []}
+    return pack(network) | ids
+
+
+def test_a_warm_start_takes_no_weights_of_other_dated_series() -> None:
+    packed = packed_with_ids(fit(two_tastes(), 7, SMALL, epochs=2))
+    network = fit(two_tastes(seed=1), 7, SMALL, epochs=1)
+    before = network.trend.detach().clone()
+    carry_over(packed, network, packed["item_ids"], packed["entity_ids"], ("fair",))
+    assert torch.equal(network.trend, before)
+    assert torch.equal(network.mix, packed["tensors"]["mix"])
+
+
 def test_a_warm_start_begins_with_the_embeddings_of_the_items_both_networks_know() -> None:
     stored = fit(two_tastes(), 7, SMALL, epochs=2)
-    packed = pack(stored) | {"item_ids": [f"i{item}" for item in range(14)], "entity_ids": ["e0", "e1"]}
+    packed = packed_with_ids(stored)
     begun = []
 
     def start(network: Network) -> None:
         fresh = network.item.detach().clone()
-        carry_over(packed, network, ["i3", "new", *(f"i{item}" for item in range(4, 16))], ["e1", "e0"])
+        ids = ["i3", "new", *(f"i{item}" for item in range(4, 16))]
+        carry_over(packed, network, ids, ["e1", "e0"], ())
         begun.append(
             (fresh, network.item.detach().clone(), network.entity.detach().clone(), network.trend.detach().clone())
         )
@@ -236,16 +252,16 @@ def test_a_warm_start_begins_with_the_embeddings_of_the_items_both_networks_know
     fit(two_tastes(seed=1), 7, SMALL, epochs=1, start=start)
     fresh, items, entities, trend = begun[0]
     assert torch.equal(items[0], stored.item[3])
-    assert torch.equal(items[2:12], stored.item[4:14])
-    assert torch.equal(items[[1, 12, 13]], fresh[[1, 12, 13]])
+    assert torch.equal(items[2:10], stored.item[4:12])
+    assert torch.equal(items[[1, 10, 11, 12, 13]], fresh[[1, 10, 11, 12, 13]])  # unknown, or without events then
     assert torch.equal(entities, stored.entity[[1, 0]])
     assert torch.equal(trend, stored.trend)
 
 
 def test_nothing_is_carried_over_from_a_network_of_other_settings() -> None:
     stored = fit(two_tastes(), 7, SMALL.model_copy(update={"phase": False}), epochs=1)
-    packed = pack(stored) | {"item_ids": [f"i{item}" for item in range(14)], "entity_ids": ["e0", "e1"]}
+    packed = packed_with_ids(stored)
     network = fit(two_tastes(), 7, SMALL, epochs=1)
     before = network.item.detach().clone()
-    carry_over(packed, network, packed["item_ids"], packed["entity_ids"])
+    carry_over(packed, network, packed["item_ids"], packed["entity_ids"], ())
     assert torch.equal(network.item, before)
