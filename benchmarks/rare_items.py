@@ -3,7 +3,8 @@
 Run: python -m benchmarks.rare_items [DATE ...] (needs ALMANAC_DATA; default: the Mondays of January 2011). List and truth
 hold rare items only: known and sold at most five times in the last 60 days. One network per date and variant, trained on
 what was known before it; "shuffled" hands each event's time of the year to another. `everybody` is one list for all
-users, trend and season alone, and "sales known" the best it could be: the items in the order of their coming buyers.
+users, trend and season alone. Beside it stand lists that learn nothing: sales of the last four weeks; the same and half the
+log of last year's coming four weeks; and the best such a list could be, the items in the order of their coming buyers.
 Truth: what known users did in the 28 days from the date on, in `discover` for the first time. NDCG@20, mean over users,
 dates pooled; intervals: 95 %, paired by user, one user's dates being one cluster.
 """
@@ -41,7 +42,8 @@ HORIZON_DAYS = 28
 K = 20
 EPOCHS = 2
 VARIANTS = ("phase off", "phase on", "phase shuffled")  # the others are compared with the first
-KNOWN = "sales known"  # no model: what a list for everybody could reach at most
+PLAIN = ("sales of 4 weeks", "and last year's", "sales known")  # lists for everybody that learn nothing
+YEAR_DAYS = 364  # whole weeks
 TWO_SIDED_95 = 1.96
 Found = dict[tuple[str, str], dict[str, list[Tensor]]]  # (list, items) → variant or "users" → one tensor per date
 
@@ -70,14 +72,14 @@ def main(days: tuple[str, ...]) -> None:
     found: Found = {}
     for day in tqdm(dates, desc="origins", disable=None):
         _measure(graph, (graph.as_of - day).days, found)
-    print("| list | items | dates | users | " + " | ".join((*VARIANTS, KNOWN)) + " | on − off | shuffled − off |")
-    print("| --- " * 10 + "|")
+    print("| list | items | dates | users | " + " | ".join((*VARIANTS, *PLAIN)) + " | on − off | shuffled − off |")
+    print("| --- " * 12 + "|")
     for (list_name, items), columns in found.items():
         for number, day in enumerate([*dates, None]):
             chosen = {name: torch.cat(parts if day is None else [parts[number]]) for name, parts in columns.items()}
             off, *others = (chosen[variant] for variant in VARIANTS)
             cells = [f"{values.mean():.4f}" for values in (off, *others)]
-            cells.append(f"{chosen[KNOWN].mean():.4f}" if KNOWN in chosen else "")
+            cells += [f"{chosen[plain].mean():.4f}" if plain in chosen else "" for plain in PLAIN]
             cells += [_difference(values, off, chosen["users"]) for values in others]
             print(f"| {list_name} | {items} | {day or 'all'} | {len(off):,} | {' | '.join(cells)} |")
 
@@ -119,8 +121,20 @@ def _measure(graph: Graph, back_days: int, found: Found) -> None:
         listed("everybody", "for_you", variant, Everybody(variant, ranker.items.trend[LISTS.index("discover")]))
         for name in LISTS:
             listed(name, name, variant, ranker)
-    buyers = torch.bincount(origin.item, minlength=now.item_count).float()
-    listed("everybody", "for_you", KNOWN, Everybody(KNOWN, buyers.masked_fill(~now.live_items, -torch.inf)))
+    for plain, scores in zip(PLAIN, _plain(origin), strict=True):
+        listed("everybody", "for_you", plain, Everybody(plain, scores.masked_fill(~now.live_items, -torch.inf)))
+
+
+def _plain(origin: Origin) -> tuple[Tensor, Tensor, Tensor]:
+    """Scores of the lists that learn nothing: float32 [I] each."""
+    items, events = origin.graph.item_count, origin.graph.interactions
+
+    def sold(youngest: int) -> Tensor:
+        inside = (events.age_days > youngest) & (events.age_days <= youngest + HORIZON_DAYS)
+        return torch.log1p(torch.bincount(events.item_index[inside], minlength=items).float())
+
+    buyers = torch.bincount(origin.item, minlength=items).float()
+    return sold(0), sold(0) + sold(YEAR_DAYS - HORIZON_DAYS) / 2, buyers
 
 
 def _difference(values: Tensor, off: Tensor, users: Tensor) -> str:
