@@ -247,9 +247,9 @@ class _Pairs:
         self.filter = ranker.filter if weight else None
         if self.filter:
             start, item, told = self.filter.bags(snapshot.users)
-            self.filtered = item, told * weight
-            self.filtered_bounds = start.tolist()
-            self.usual = weighted_sums(item, start, told * weight, ranker.filter_mean[:, None]).squeeze(1)
+            told = told * weight
+            self.filtered, self.filtered_bounds = (item, told), start.tolist()
+            self.usual = weighted_sums(item, start, told, ranker.filter_mean[:, None]).squeeze(1)
 
     def reasons(self) -> tuple[list[str], Tensor, Tensor]:
         none = torch.full_like(self.item, NONE)
